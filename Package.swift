@@ -1,0 +1,82 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+/// Folder = target = module. `Sources/ClusterCore` is a folder of targets and the name of the engine's library product.
+func core(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+    .target(name: name, dependencies: dependencies, path: "Sources/ClusterCore/\(name)", exclude: excluded(name))
+}
+
+/// Files that live beside the code for people, not for the compiler.
+func excluded(_ target: String) -> [String] {
+    switch target {
+    case "Raft", "Log", "Store", "Replica", "GRPC", "Server": ["DESIGN.md"]
+    case "Wire": ["Protos", "regenerate.sh"]
+    default: []
+    }
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(name: name, dependencies: dependencies, path: "Tests/\(name)")
+}
+
+let nio: [Target.Dependency] = [
+    .product(name: "NIOCore", package: "swift-nio"),
+    .product(name: "NIOPosix", package: "swift-nio"),
+    .product(name: "NIOConcurrencyHelpers", package: "swift-nio"),
+]
+
+let package = Package(
+    name: "quarterdeck",
+    platforms: [.macOS(.v15)],
+    products: [
+        .executable(name: "quarterdeck", targets: ["quarterdeck"]),
+        .library(name: "ClusterCore", targets: ["Server", "Replica", "Store", "Raft", "Log", "Base", "PosixDisk", "LMDBBackend"]),
+        .library(name: "Client", targets: ["Client"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
+        .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
+        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
+    ],
+    targets: [
+        // MARK: ClusterCore: pure cores
+        core("Base"),
+        core("Raft", ["Base", .product(name: "DequeModule", package: "swift-collections")]),
+        core("Log", ["Base", "Raft", "CISAL"]),
+        core("Store", ["Base", "CISAL", .product(name: "DequeModule", package: "swift-collections")]),
+        core("Replica", ["Base", "Raft", "Log", "Store", .product(name: "DequeModule", package: "swift-collections")]),
+
+        // MARK: ClusterCore: the outside
+        .systemLibrary(name: "CISAL", path: "Sources/ClusterCore/CISAL", pkgConfig: "libisal", providers: [.apt(["libisal-dev"])]),
+        .systemLibrary(name: "CLMDB", path: "Sources/ClusterCore/CLMDB", pkgConfig: "lmdb", providers: [.apt(["liblmdb-dev"])]),
+        .systemLibrary(name: "CNghttp2", path: "Sources/ClusterCore/CNghttp2", pkgConfig: "libnghttp2", providers: [.apt(["libnghttp2-dev"])]),
+        core("PosixDisk", ["Base", "Log"]),
+        core("LMDBBackend", ["Base", "Store", "CLMDB"]),
+        core("Wire", ["Base", .product(name: "SwiftProtobuf", package: "swift-protobuf")]),
+        core("GRPC", ["Base", "CNghttp2"]),
+        core("Server", [
+            "Base", "Raft", "Log", "Store", "Replica", "Wire", "GRPC", "PosixDisk", "LMDBBackend",
+            .product(name: "Logging", package: "swift-log"), .product(name: "Crypto", package: "swift-crypto"),
+        ] + nio),
+
+        // MARK: Client
+        .target(name: "Client", dependencies: ["Base", "Wire", "GRPC", .product(name: "NIOSSL", package: "swift-nio-ssl"),
+                                               .product(name: "Logging", package: "swift-log")] + nio, path: "Sources/Client"),
+
+        // MARK: Console
+        .target(name: "CNcurses", path: "Sources/Console/CNcurses", linkerSettings: [.linkedLibrary("ncursesw"), .linkedLibrary("tinfo")]),
+        .target(name: "UI", path: "Sources/Console/UI"),
+        .executableTarget(name: "quarterdeck", dependencies: [
+            "UI", "CNcurses", "Client", "Server",
+            .product(name: "ArgumentParser", package: "swift-argument-parser"), .product(name: "Yams", package: "Yams"),
+            .product(name: "Histogram", package: "hdrhistogram-swift"), .product(name: "Logging", package: "swift-log"),
+        ] + nio, path: "Sources/Console/App"),
+    ],
+    swiftLanguageModes: [.v6]
+)
