@@ -18,6 +18,14 @@ public func compareBytes(_ a: [UInt8], _ b: [UInt8]) -> Int {
     return order != 0 ? order : a.count - b.count
 }
 
+/// Compares two borrowed byte strings as memcmp does, a shorter prefix first. Negative, zero or positive.
+@inlinable
+public func compareBytes(_ a: UnsafeRawBufferPointer, _ b: UnsafeRawBufferPointer) -> Int {
+    let n = min(a.count, b.count)
+    let order = n == 0 ? 0 : Int(memcmp(a.baseAddress!, b.baseAddress!, n))
+    return order != 0 ? order : a.count - b.count
+}
+
 /// A key of the store: any bytes, ordered byte by byte.
 public struct Key: Hashable, Comparable, Sendable {
     public var bytes: [UInt8]

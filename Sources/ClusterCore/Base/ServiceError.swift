@@ -13,7 +13,7 @@ public enum StatusCode: UInt8, Hashable, Sendable, CaseIterable {
     case aborted = 10
     case outOfRange = 11
     case unimplemented = 12
-    case internal = 13
+    case `internal` = 13
     case unavailable = 14
     case dataLoss = 15
     case unauthenticated = 16
@@ -34,7 +34,7 @@ public enum StatusCode: UInt8, Hashable, Sendable, CaseIterable {
         case .aborted: "Aborted"
         case .outOfRange: "OutOfRange"
         case .unimplemented: "Unimplemented"
-        case .internal: "Internal"
+        case .`internal`: "Internal"
         case .unavailable: "Unavailable"
         case .dataLoss: "DataLoss"
         case .unauthenticated: "Unauthenticated"
@@ -118,4 +118,10 @@ extension ServiceError {
     public static let noInflightDowngrade = ServiceError(.failedPrecondition, "etcdserver: no inflight downgrade job")
     public static let canceled = ServiceError(.canceled, "etcdserver: request canceled")
     public static let deadlineExceeded = ServiceError(.deadlineExceeded, "etcdserver: context deadline exceeded")
+}
+
+// Texts that etcd sends without a mapped code.
+extension ServiceError {
+    public static let leaderTransferTimeout = ServiceError(.unknown, "etcdserver: request timed out, leader transfer took too long")
+    public static let notPrimaryLessor = ServiceError(.unknown, "not a primary lessor")
 }

@@ -174,7 +174,7 @@ public struct Message: Hashable, Sendable {
         case snapshotReply(installed: LogPosition?)
         /// Campaign at once: the leader hands over. (Raft §3.10)
         case timeoutNow
-        /// Asks the leader for a read index on behalf of reads at `from`.
+        /// Asks the leader for a read index on behalf of reads at `from`. The id is the member's own and used once.
         case requestReadIndex(id: ReadID)
         case readIndexReply(id: ReadID, index: LogIndex)
         /// The leader could not confirm the read (stepped down, no commit in its term yet): ask again.
@@ -285,6 +285,20 @@ public enum RaftNote: Hashable, Sendable {
     case transferStarted(to: MemberID)
     case transferAborted(to: MemberID)
     case snapshotNeeded(by: MemberID)
+    /// A message that no correct member sends was ignored.
+    case messageRefused(from: MemberID, MessageFault)
+}
+
+/// What was wrong with a message from a peer. The peer's fault or damage on the way, never a reason to stop.
+public enum MessageFault: UInt8, Hashable, Sendable {
+    /// An append would overwrite entries that are committed here.
+    case conflictBelowCommit = 0
+    /// Entries that are not consecutive, whose terms go back, or are above the message's term.
+    case malformedEntries = 1
+    /// An acknowledgement of entries that were never sent.
+    case impossibleMatch = 2
+    /// Two leaders in one term, or a term out of range.
+    case impossibleTerm = 3
 }
 
 public enum StepDownReason: UInt8, Hashable, Sendable {
@@ -322,6 +336,7 @@ public struct RaftOptions: Sendable {
 /// What a core starts from.
 public struct RaftRestart: Sendable {
     public var hardState: HardState
+    /// As of `applied`. Configuration entries behind `applied` are found in `entries`.
     public var configuration: Configuration
     /// Where the log begins: everything up to here is in the store.
     public var start: LogPosition
@@ -329,7 +344,13 @@ public struct RaftRestart: Sendable {
     public var entries: [Entry]
     /// What the store has applied durably (>= start.index): committed by definition.
     public var applied: LogIndex
-    public init(hardState: HardState, configuration: Configuration, start: LogPosition, entries: [Entry], applied: LogIndex) {
+    /// The term of the entry at `applied`, if the store remembers it. When the log does not hold that entry (a crash between
+    /// installing a snapshot and resetting the log), the core starts its log behind it and persists a reset. Without it the
+    /// log must reach `applied`.
+    public var appliedTerm: Term?
+    public init(hardState: HardState, configuration: Configuration, start: LogPosition, entries: [Entry], applied: LogIndex,
+                appliedTerm: Term? = nil) {
+        self.appliedTerm = appliedTerm
         self.hardState = hardState
         self.configuration = configuration
         self.start = start

@@ -1,1 +1,4 @@
-print("quarterdeck")
+import Foundation
+
+setvbuf(stdout, nil, _IOLBF, 0)
+Quarterdeck.start()

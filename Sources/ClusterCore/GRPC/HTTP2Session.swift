@@ -1,0 +1,297 @@
+import CNghttp2
+
+/// The number of an HTTP/2 stream: odd for calls, unique within a connection, never reused.
+public typealias StreamID = Int32
+
+/// The peer broke HTTP/2 in a way that ends the connection, or the library gave up on it (flood, memory).
+public struct ProtocolFault: Error, Hashable, Sendable, CustomStringConvertible {
+    /// nghttp2's error number, negative.
+    public var code: Int32
+    public var message: String
+    public var description: String { "HTTP/2: \(message)" }
+
+    init(code: Int32) {
+        self.code = code
+        message = String(cString: nghttp2_strerror(code))
+    }
+}
+
+/// Numbers that both roles of a session share.
+public struct HTTP2Settings: Sendable {
+    /// Streams that the peer may have open at once.
+    public var maxConcurrentStreams: UInt32 = 16_384
+    /// Bytes that the peer may send on one stream before they are consumed.
+    public var streamWindowBytes: Int32 = 1 << 20
+    /// Bytes that the peer may send on the connection before they are consumed.
+    public var connectionWindowBytes: Int32 = 16 << 20
+    /// Largest header block accepted from the peer, counted as HPACK does (name + value + 32 per field). A larger one
+    /// resets its stream.
+    public var maxHeaderListBytes: Int = 64 << 10
+    public init() {}
+}
+
+/// Error codes of RST_STREAM and GOAWAY. (RFC 9113 §7)
+public struct HTTP2ErrorCode: RawRepresentable, Hashable, Sendable {
+    public var rawValue: UInt32
+    public init(rawValue: UInt32) { self.rawValue = rawValue }
+    public static let noError = HTTP2ErrorCode(rawValue: 0)
+    public static let protocolError = HTTP2ErrorCode(rawValue: 1)
+    public static let internalError = HTTP2ErrorCode(rawValue: 2)
+    public static let refusedStream = HTTP2ErrorCode(rawValue: 7)
+    public static let cancel = HTTP2ErrorCode(rawValue: 8)
+    public static let enhanceYourCalm = HTTP2ErrorCode(rawValue: 11)
+    public static let inadequateSecurity = HTTP2ErrorCode(rawValue: 12)
+}
+
+/// One end of an HTTP/2 connection: received bytes go in, callbacks come out, bytes to send are collected. No I/O, no
+/// clock, no threads. `GRPCServerSession` and `GRPCClientSession` give it meaning.
+///
+/// Confined to one thread (the connection's event loop).
+public class HTTP2Session {
+    /// nghttp2's session, alive as long as this object.
+    final let raw: OpaquePointer
+    final let settings: HTTP2Settings
+    /// True inside `receive` or `drainOutput`: nghttp2 forbids entering either again.
+    private final var isInsideLibrary = false
+    /// Set once the peer or the library has ended the connection for good.
+    private final var hasFailed = false
+
+    enum Role { case server, client }
+
+    init(role: Role, settings: HTTP2Settings) {
+        self.settings = settings
+        var session: OpaquePointer?
+        var option: OpaquePointer?
+        guard nghttp2_option_new(&option) == 0, let option else { fatalError("nghttp2_option_new: out of memory") }
+        defer { nghttp2_option_del(option) }
+        // Closed streams are only kept for priority signals, which gRPC does not send.
+        nghttp2_option_set_no_closed_streams(option, 1)
+        // The stream's window is given back by whoever consumes the messages.
+        nghttp2_option_set_no_auto_window_update(option, 1)
+        let status = switch role {
+        case .server: nghttp2_session_server_new2(&session, sessionCallbacks.pointer, nil, option)
+        case .client: nghttp2_session_client_new2(&session, sessionCallbacks.pointer, nil, option)
+        }
+        guard status == 0, let session else { fatalError("nghttp2_session_new: \(status)") }
+        raw = session
+        nghttp2_session_set_user_data(session, Unmanaged.passUnretained(self).toOpaque())
+
+        func entry(_ id: nghttp2_settings_id, _ value: UInt32) -> nghttp2_settings_entry {
+            nghttp2_settings_entry(settings_id: Int32(id.rawValue), value: value)
+        }
+        var entries = [
+            entry(NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, UInt32(settings.streamWindowBytes)),
+            entry(NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, UInt32(settings.maxHeaderListBytes)),
+        ]
+        switch role {
+        case .server: entries.append(entry(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, settings.maxConcurrentStreams))
+        case .client: entries.append(entry(NGHTTP2_SETTINGS_ENABLE_PUSH, 0))
+        }
+        check(nghttp2_submit_settings(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), entries, entries.count), "settings")
+        check(nghttp2_session_set_local_window_size(session, 0, 0, settings.connectionWindowBytes), "connection window")
+    }
+
+    deinit {
+        precondition(!isInsideLibrary, "HTTP/2 session dropped inside its own callback")
+        nghttp2_session_del(raw)
+    }
+
+    // MARK: Bytes
+
+    /// Takes bytes as they came from the socket, in any portions. Callbacks run inside.
+    /// Throws when the connection cannot go on; what is still to be sent (a GOAWAY) can be drained before closing.
+    public final func receive(_ bytes: UnsafeRawBufferPointer) throws(ProtocolFault) {
+        precondition(!isInsideLibrary, "receive called from inside a session callback")
+        guard let base = bytes.baseAddress, bytes.count > 0 else { return }
+        isInsideLibrary = true
+        let taken = nghttp2_session_mem_recv(raw, base.assumingMemoryBound(to: UInt8.self), bytes.count)
+        isInsideLibrary = false
+        afterLibraryCall()
+        if taken < 0 {
+            hasFailed = true
+            throw ProtocolFault(code: Int32(taken))
+        }
+    }
+
+    /// Hands out the bytes to send, in order, until nothing is left or about `limit` bytes were handed out. The memory
+    /// is valid inside `write` only. Returns the number of bytes. Call it after `receive`, and after a batch of actions.
+    @discardableResult
+    public final func drainOutput(limit: Int = .max, _ write: (UnsafeRawBufferPointer) -> Void) throws(ProtocolFault) -> Int {
+        precondition(!isInsideLibrary, "drainOutput called from inside a session callback")
+        var total = 0
+        while total < limit {
+            isInsideLibrary = true
+            var chunk: UnsafePointer<UInt8>?
+            let count = nghttp2_session_mem_send(raw, &chunk)
+            isInsideLibrary = false
+            if count < 0 {
+                hasFailed = true
+                throw ProtocolFault(code: Int32(count))
+            }
+            if count == 0 {
+                // Callbacks that were put off may have queued more.
+                if afterLibraryCall() { continue }
+                break
+            }
+            write(UnsafeRawBufferPointer(start: chunk, count: count))
+            total += count
+        }
+        return total
+    }
+
+    /// True when `drainOutput` would hand out something (flow control permitting).
+    public final var wantsWrite: Bool { nghttp2_session_want_write(raw) != 0 }
+
+    /// True when the connection is over: nothing more to read or write. The owner closes the socket.
+    public final var isFinished: Bool {
+        hasFailed || (nghttp2_session_want_read(raw) == 0 && nghttp2_session_want_write(raw) == 0)
+    }
+
+    // MARK: Connection-wide actions
+
+    /// Sends a PING with `payload`; the answer comes back as a pong with the same number.
+    public final func ping(_ payload: UInt64) {
+        withUnsafeBytes(of: payload.bigEndian) {
+            _ = nghttp2_submit_ping(raw, 0, $0.baseAddress!.assumingMemoryBound(to: UInt8.self))
+        }
+    }
+
+    /// First step of a graceful end on the server: tells the peer to open no new streams (GOAWAY with the highest id).
+    /// Follow with `goAway` about one round trip later.
+    public final func announceShutdown() { _ = nghttp2_submit_shutdown_notice(raw) }
+
+    /// GOAWAY with the last stream that was seen: running calls go on, later ones are refused.
+    public final func goAway(_ code: HTTP2ErrorCode = .noError, debug: StaticString = "") {
+        _ = nghttp2_submit_goaway(raw, 0, nghttp2_session_get_last_proc_stream_id(raw), code.rawValue,
+                                  debug.utf8CodeUnitCount == 0 ? nil : debug.utf8Start, debug.utf8CodeUnitCount)
+    }
+
+    /// GOAWAY, and the session counts as finished once that has been drained, whatever is still open.
+    public final func terminate(_ code: HTTP2ErrorCode = .noError) { _ = nghttp2_session_terminate_session(raw, code.rawValue) }
+
+    /// RST_STREAM.
+    final func reset(_ stream: StreamID, _ code: HTTP2ErrorCode) {
+        _ = nghttp2_submit_rst_stream(raw, 0, stream, code.rawValue)
+    }
+
+    // MARK: For the two roles
+
+    func beganHeaders(_ stream: StreamID, isFirst: Bool) {}
+    /// Returns false when the stream is to be reset.
+    func header(_ stream: StreamID, name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) -> Bool { true }
+    func headersComplete(_ stream: StreamID, endStream: Bool) {}
+    func data(_ stream: StreamID, _ bytes: UnsafeRawBufferPointer, endStream: Bool) {}
+    func dataComplete(_ stream: StreamID) {}
+    func closed(_ stream: StreamID, _ code: UInt32) {}
+    func sentHeaders(_ stream: StreamID, endStream: Bool) {}
+    func notSentHeaders(_ stream: StreamID) {}
+    func gotReset(_ stream: StreamID, _ code: UInt32) {}
+    func gotGoAway(lastStream: StreamID, code: UInt32, debug: UnsafeRawBufferPointer) {}
+    func gotPong(_ payload: UInt64) {}
+    func gotPing() {}
+    func gotSettings() {}
+    /// Runs outside nghttp2, after it has been called. Returns true when it queued something to send.
+    @discardableResult func afterLibraryCall() -> Bool { false }
+
+    final func check(_ status: Int32, _ what: StaticString) {
+        precondition(status == 0, "nghttp2 \(what): \(String(cString: nghttp2_strerror(status)))")
+    }
+
+    /// Gives the connection's window back at once, so that one unread stream cannot stop the others.
+    @inline(__always) final func consumeConnection(_ count: Int) { _ = nghttp2_session_consume_connection(raw, count) }
+    @inline(__always) final func consumeStream(_ stream: StreamID, _ count: Int) { _ = nghttp2_session_consume_stream(raw, stream, count) }
+}
+
+/// nghttp2's table of C callbacks: immutable once built and shared by all sessions.
+private struct SessionCallbacks: @unchecked Sendable {
+    // Sendable because nothing writes to it after `init`.
+    let pointer: OpaquePointer
+
+    init() {
+        var callbacks: OpaquePointer?
+        guard nghttp2_session_callbacks_new(&callbacks) == 0, let callbacks else { fatalError("nghttp2: out of memory") }
+        pointer = callbacks
+
+        nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks) { _, frame, context in
+            withSession(context) {
+                $0.beganHeaders(frame!.pointee.hd.stream_id, isFirst: isFirstBlock(frame!))
+            }
+            return 0
+        }
+        nghttp2_session_callbacks_set_on_header_callback(callbacks) { _, frame, name, nameCount, value, valueCount, _, context in
+            let accepted = withSession(context) {
+                $0.header(frame!.pointee.hd.stream_id, name: UnsafeRawBufferPointer(start: name, count: nameCount),
+                          value: UnsafeRawBufferPointer(start: value, count: valueCount))
+            }
+            return accepted ? 0 : Int32(NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue)
+        }
+        nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks) { _, flags, stream, bytes, count, context in
+            withSession(context) {
+                $0.data(stream, UnsafeRawBufferPointer(start: bytes, count: count),
+                        endStream: flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0)
+            }
+            return 0
+        }
+        nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks) { _, frame, context in
+            withSession(context) { receivedFrame($0, frame!) }
+            return 0
+        }
+        nghttp2_session_callbacks_set_on_stream_close_callback(callbacks) { _, stream, code, context in
+            withSession(context) { $0.closed(stream, code) }
+            return 0
+        }
+        nghttp2_session_callbacks_set_on_frame_send_callback(callbacks) { _, frame, context in
+            if frame!.pointee.hd.type == UInt8(NGHTTP2_HEADERS.rawValue) {
+                withSession(context) {
+                    $0.sentHeaders(frame!.pointee.hd.stream_id,
+                                   endStream: frame!.pointee.hd.flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0)
+                }
+            }
+            return 0
+        }
+        nghttp2_session_callbacks_set_on_frame_not_send_callback(callbacks) { _, frame, _, context in
+            if frame!.pointee.hd.type == UInt8(NGHTTP2_HEADERS.rawValue) {
+                withSession(context) { $0.notSentHeaders(frame!.pointee.hd.stream_id) }
+            }
+            return 0
+        }
+    }
+}
+
+private let sessionCallbacks = SessionCallbacks()
+
+@inline(__always)
+private func withSession<R>(_ context: UnsafeMutableRawPointer?, _ body: (HTTP2Session) -> R) -> R {
+    // The session outlives every call into nghttp2, so no retain is needed here.
+    Unmanaged<HTTP2Session>.fromOpaque(context!)._withUnsafeGuaranteedRef(body)
+}
+
+@inline(__always)
+private func isFirstBlock(_ frame: UnsafePointer<nghttp2_frame>) -> Bool {
+    let category = frame.pointee.headers.cat
+    return category == NGHTTP2_HCAT_REQUEST || category == NGHTTP2_HCAT_RESPONSE
+}
+
+private func receivedFrame(_ session: HTTP2Session, _ frame: UnsafePointer<nghttp2_frame>) {
+    let header = frame.pointee.hd
+    let endStream = header.flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0
+    switch UInt32(header.type) {
+    case NGHTTP2_DATA.rawValue:
+        if endStream { session.dataComplete(header.stream_id) }
+    case NGHTTP2_HEADERS.rawValue:
+        session.headersComplete(header.stream_id, endStream: endStream)
+    case NGHTTP2_RST_STREAM.rawValue:
+        session.gotReset(header.stream_id, frame.pointee.rst_stream.error_code)
+    case NGHTTP2_SETTINGS.rawValue:
+        if header.flags & UInt8(NGHTTP2_FLAG_ACK.rawValue) == 0 { session.gotSettings() }
+    case NGHTTP2_PING.rawValue:
+        guard header.flags & UInt8(NGHTTP2_FLAG_ACK.rawValue) != 0 else { return session.gotPing() }
+        let payload = withUnsafeBytes(of: frame.pointee.ping.opaque_data) { UInt64(bigEndian: $0.loadUnaligned(as: UInt64.self)) }
+        session.gotPong(payload)
+    case NGHTTP2_GOAWAY.rawValue:
+        let goAway = frame.pointee.goaway
+        session.gotGoAway(lastStream: goAway.last_stream_id, code: goAway.error_code,
+                          debug: UnsafeRawBufferPointer(start: goAway.opaque_data, count: goAway.opaque_data_len))
+    default: break
+    }
+}

@@ -1,0 +1,330 @@
+import Base
+import CLMDB
+import Store
+import Synchronization
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// The durable backend: one LMDB file (and `<file>-lock` beside it) with a named database per table.
+///
+/// One thread commits; readers live on any thread, each confined to one at a time. The environment closes when the backend
+/// and its last reader are gone.
+public final class LMDBBackend: Backend, @unchecked Sendable {
+    // @unchecked: everything but `cachedSize`, which is behind a mutex, never changes after init, and LMDB allows the use of
+    // an environment and its databases from any thread.
+
+    public let path: String
+    /// The most that the file can grow to.
+    public let mapSizeBytes: Int
+    let environment: OpaquePointer
+    let databases: [MDB_dbi]
+    private let pageSize: Int
+    private let registration: String
+    private let cachedSize = Mutex(BackendSize(allocatedBytes: 0, usedBytes: 0))
+
+    /// Readers at one time: client loops, snapshots and a reserve. A slot is 64 bytes in the lock file.
+    private static let maxReaders: UInt32 = 1022
+    /// LMDB's file locks do not survive opening one file twice in one process, so paths in use are kept here.
+    private static let open = Mutex<Set<String>>([])
+
+    /// What to reserve for a store with this quota. The file grows only as far as it is used; the reservation costs address
+    /// space, not memory or disk. It cannot grow while readers are active, so it is generous: live data, pages
+    /// that readers still hold and half-empty pages stay below twice the quota, and 16 GiB is far above etcd's default quota.
+    public static func mapSizeBytes(quotaBytes: Int) -> Int { max(quotaBytes * 2, 16 << 30) }
+
+    /// Opens the file or creates it (mode 0600); its directory must exist.
+    public init(path: String, mapSizeBytes: Int = LMDBBackend.mapSizeBytes(quotaBytes: 2 << 30)) throws(BackendError) {
+        self.path = path
+        self.mapSizeBytes = mapSizeBytes
+        let name = try Self.canonical(path)
+        guard Self.open.withLock({ $0.insert(name).inserted }) else {
+            throw BackendError(operation: "open \(path)", code: EBUSY, message: "the file is already open in this process")
+        }
+        var created: OpaquePointer?
+        do throws(BackendError) {
+            try check(mdb_env_create(&created), "open \(path)")
+            let environment = created!
+            try check(mdb_env_set_maxdbs(environment, MDB_dbi(Table.allCases.count)), "open \(path)")
+            try check(mdb_env_set_mapsize(environment, mapSizeBytes), "open \(path)")
+            try check(mdb_env_set_maxreaders(environment, Self.maxReaders), "open \(path)")
+            let isNew = access(path, F_OK) != 0
+            // NOTLS: a reader belongs to its object, not to a thread. NORDAHEAD: reads are scattered, and what is hot is in
+            // memory already.
+            try check(mdb_env_open(environment, path, UInt32(MDB_NOSUBDIR | MDB_NOTLS | MDB_NORDAHEAD), 0o600), "open \(path)")
+            if isNew { try Self.syncDirectory(of: path) }
+            // Slots of processes that died keep old pages from being used again.
+            var dead: Int32 = 0
+            try check(mdb_reader_check(environment, &dead), "open \(path)")
+            databases = try Self.openTables(environment)
+            self.environment = environment
+            var stat = MDB_stat()
+            try check(mdb_env_stat(environment, &stat), "open \(path)")
+            pageSize = Int(stat.ms_psize)
+            registration = name
+        } catch {
+            if let created { mdb_env_close(created) }
+            _ = Self.open.withLock { $0.remove(name) }
+            throw error
+        }
+        try refreshSize()
+    }
+
+    deinit {
+        mdb_env_close(environment)
+        _ = Self.open.withLock { $0.remove(registration) }
+    }
+
+    private static func openTables(_ environment: OpaquePointer) throws(BackendError) -> [MDB_dbi] {
+        var transaction: OpaquePointer?
+        try check(mdb_txn_begin(environment, nil, 0, &transaction), "create tables")
+        var databases: [MDB_dbi] = []
+        for table in Table.allCases {
+            var database: MDB_dbi = 0
+            let status = mdb_dbi_open(transaction, table.name, UInt32(MDB_CREATE), &database)
+            guard status == MDB_SUCCESS else {
+                mdb_txn_abort(transaction)
+                throw BackendError(lmdb: status, "open table \(table.name)")
+            }
+            databases.append(database)
+        }
+        try check(mdb_txn_commit(transaction), "create tables")
+        return databases
+    }
+
+    // MARK: Commit
+
+    public func commit(_ batch: BackendBatch) throws(BackendError) {
+        guard !batch.isEmpty else { return }
+        var transaction: OpaquePointer?
+        try check(mdb_txn_begin(environment, nil, 0, &transaction), "commit")
+        do throws(BackendError) {
+            try apply(batch, transaction!)
+        } catch {
+            mdb_txn_abort(transaction)
+            throw describeFull(error)
+        }
+        // Syncs data pages, then the meta page. Frees the transaction whatever comes of it.
+        do throws(BackendError) {
+            try check(mdb_txn_commit(transaction), "commit")
+        } catch {
+            throw describeFull(error)
+        }
+        try refreshSize()
+    }
+
+    private func apply(_ batch: BackendBatch, _ transaction: OpaquePointer) throws(BackendError) {
+        // Revisions come in ascending order: a cursor that stays at the end appends without a search, and pages are
+        // filled instead of split in halves.
+        var appender: OpaquePointer?
+        defer { if let appender { mdb_cursor_close(appender) } }
+        for change in batch.changes {
+            switch change {
+            case .put(.key, let key, let value):
+                if appender == nil { try check(mdb_cursor_open(transaction, databases[Int(Table.key.rawValue)], &appender), "put into key") }
+                var status = put(key, value) { mdb_cursor_put(appender, $0, $1, UInt32(MDB_APPEND)) }
+                if status == MDB_KEYEXIST { status = put(key, value) { mdb_cursor_put(appender, $0, $1, 0) } }
+                try check(status, "put into key")
+            case .put(let table, let key, let value):
+                try check(put(key, value) { mdb_put(transaction, databases[Int(table.rawValue)], $0, $1, 0) }, "put into \(table.name)")
+            case .delete(let table, let key):
+                let status = key.withUnsafeBytes { raw in
+                    var name = MDB_val(raw)
+                    return mdb_del(transaction, databases[Int(table.rawValue)], &name, nil)
+                }
+                // Nothing there is fine; neither is a key that cannot be there.
+                if status != MDB_NOTFOUND && status != MDB_BAD_VALSIZE { try check(status, "delete from \(table.name)") }
+            case .clear(let table):
+                try check(mdb_drop(transaction, databases[Int(table.rawValue)], 0), "clear \(table.name)")
+            }
+        }
+    }
+
+    @inline(__always)
+    private func put(_ key: [UInt8], _ value: [UInt8], _ body: (UnsafeMutablePointer<MDB_val>, UnsafeMutablePointer<MDB_val>) -> Int32) -> Int32 {
+        key.withUnsafeBytes { rawKey in
+            value.withUnsafeBytes { rawValue in
+                var name = MDB_val(rawKey)
+                var data = MDB_val(rawValue)
+                return body(&name, &data)
+            }
+        }
+    }
+
+    private func describeFull(_ error: BackendError) -> BackendError {
+        guard error.code == MDB_MAP_FULL else { return error }
+        return BackendError(operation: error.operation, code: error.code,
+                            message: "\(path) has reached its reserved size of \(mapSizeBytes) bytes: start with a larger quota, or compact")
+    }
+
+    // MARK: Reading
+
+    public func makeReader() throws(BackendError) -> any BackendReader { try LMDBReader(self) }
+
+    /// As of the latest commit.
+    public var size: BackendSize { cachedSize.withLock { $0 } }
+
+    /// Free pages are listed in LMDB's own table 0, a list per transaction that freed them.
+    private func refreshSize() throws(BackendError) {
+        var info = MDB_envinfo()
+        try check(mdb_env_info(environment, &info), "size")
+        var transaction: OpaquePointer?
+        try check(mdb_txn_begin(environment, nil, UInt32(MDB_RDONLY), &transaction), "size")
+        defer { mdb_txn_abort(transaction) }
+        var cursor: OpaquePointer?
+        try check(mdb_cursor_open(transaction, 0, &cursor), "size")
+        defer { mdb_cursor_close(cursor) }
+        var free = 0
+        var key = MDB_val()
+        var value = MDB_val()
+        var status = mdb_cursor_get(cursor, &key, &value, MDB_FIRST)
+        while status == MDB_SUCCESS {
+            free += UnsafeRawBufferPointer(value).loadUnaligned(as: Int.self)
+            status = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)
+        }
+        if status != MDB_NOTFOUND { try check(status, "size") }
+        let allocated = Int64(info.me_last_pgno + 1) * Int64(pageSize)
+        let used = max(0, allocated - Int64(free) * Int64(pageSize))
+        cachedSize.withLock { $0 = BackendSize(allocatedBytes: allocated, usedBytes: used) }
+    }
+
+    // MARK: Copy
+
+    /// Writes a compact copy of the latest commit to a new file (mode 0600) and makes it durable, name included. Runs
+    /// beside commits, from any thread; for snapshots. On failure nothing is left behind.
+    public func copy(to target: String) throws(BackendError) {
+        let descriptor = Self.openFile(target, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC)
+        guard descriptor >= 0 else { throw BackendError(lmdb: errno, "copy to \(target)") }
+        do throws(BackendError) {
+            defer { _ = close(descriptor) }
+            try check(mdb_env_copyfd2(environment, descriptor, UInt32(MDB_CP_COMPACT)), "copy to \(target)")
+            guard fsync(descriptor) == 0 else { throw BackendError(lmdb: errno, "copy to \(target)") }
+        } catch {
+            unlink(target)
+            throw error
+        }
+        try Self.syncDirectory(of: target)
+    }
+
+    // MARK: Files
+
+    private static func openFile(_ path: String, _ flags: Int32) -> Int32 {
+        #if canImport(Darwin)
+        Darwin.open(path, flags, 0o600)
+        #elseif canImport(Musl)
+        Musl.open(path, flags, 0o600)
+        #else
+        Glibc.open(path, flags, 0o600)
+        #endif
+    }
+
+    private static func directory(of path: String) -> String {
+        guard let slash = path.lastIndex(of: "/") else { return "." }
+        return slash == path.startIndex ? "/" : String(path[..<slash])
+    }
+
+    private static func syncDirectory(of path: String) throws(BackendError) {
+        let directory = directory(of: path)
+        let descriptor = openFile(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw BackendError(lmdb: errno, "sync \(directory)") }
+        defer { _ = close(descriptor) }
+        guard fsync(descriptor) == 0 || errno == EINVAL else { throw BackendError(lmdb: errno, "sync \(directory)") }
+    }
+
+    /// One name for a file, however it is written.
+    private static func canonical(_ path: String) throws(BackendError) -> String {
+        let parent = directory(of: path)
+        guard let resolved = realpath(parent, nil) else { throw BackendError(lmdb: errno, "open \(path)") }
+        defer { free(resolved) }
+        let name = path.lastIndex(of: "/").map { String(path[path.index(after: $0)...]) } ?? path
+        return String(cString: resolved) + "/" + name
+    }
+}
+
+/// A read transaction that is parked between uses. Confined to one thread at a time.
+final class LMDBReader: BackendReader {
+    private let backend: LMDBBackend
+    private let transaction: OpaquePointer
+    private var isActive = true
+
+    init(_ backend: LMDBBackend) throws(BackendError) {
+        self.backend = backend
+        var begun: OpaquePointer?
+        try check(mdb_txn_begin(backend.environment, nil, UInt32(MDB_RDONLY), &begun), "begin reading")
+        transaction = begun!
+    }
+    deinit { mdb_txn_abort(transaction) }
+
+    func refresh() throws(BackendError) {
+        release()
+        try check(mdb_txn_renew(transaction), "begin reading")
+        isActive = true
+    }
+
+    func release() {
+        guard isActive else { return }
+        mdb_txn_reset(transaction)
+        isActive = false
+    }
+
+    func get<R>(_ table: Table, _ key: [UInt8], _ body: (UnsafeRawBufferPointer) -> R) throws(BackendError) -> R? {
+        precondition(isActive, "backend reader used after release: refresh it first")
+        var value = MDB_val()
+        let status = key.withUnsafeBytes { raw in
+            var name = MDB_val(raw)
+            return mdb_get(transaction, backend.databases[Int(table.rawValue)], &name, &value)
+        }
+        // A key that no table can hold is absent.
+        if status == MDB_NOTFOUND || status == MDB_BAD_VALSIZE { return nil }
+        try check(status, "get from \(table.name)")
+        return body(UnsafeRawBufferPointer(value))
+    }
+
+    func scan(_ table: Table, from: [UInt8], _ body: (_ key: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) -> Bool) throws(BackendError) {
+        precondition(isActive, "backend reader used after release: refresh it first")
+        var cursor: OpaquePointer?
+        try check(mdb_cursor_open(transaction, backend.databases[Int(table.rawValue)], &cursor), "scan \(table.name)")
+        defer { mdb_cursor_close(cursor) }
+        var key = MDB_val()
+        var value = MDB_val()
+        var status: Int32
+        if from.isEmpty {
+            status = mdb_cursor_get(cursor, &key, &value, MDB_FIRST)
+        } else {
+            status = from.withUnsafeBytes { raw in
+                key = MDB_val(raw)
+                return mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE)
+            }
+        }
+        while status == MDB_SUCCESS {
+            if !body(UnsafeRawBufferPointer(key), UnsafeRawBufferPointer(value)) { return }
+            status = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)
+        }
+        if status != MDB_NOTFOUND { try check(status, "scan \(table.name)") }
+    }
+}
+
+extension MDB_val {
+    @inline(__always) init(_ raw: UnsafeRawBufferPointer) {
+        self.init(mv_size: raw.count, mv_data: UnsafeMutableRawPointer(mutating: raw.baseAddress))
+    }
+}
+
+extension UnsafeRawBufferPointer {
+    @inline(__always) init(_ value: MDB_val) { self.init(start: value.mv_data, count: value.mv_size) }
+}
+
+extension BackendError {
+    init(lmdb code: Int32, _ operation: String) {
+        self.init(operation: operation, code: code, message: String(cString: mdb_strerror(code)))
+    }
+}
+
+@inline(__always)
+func check(_ status: Int32, _ operation: @autoclosure () -> String) throws(BackendError) {
+    if status != MDB_SUCCESS { throw BackendError(lmdb: status, operation()) }
+}

@@ -1,0 +1,446 @@
+import Base
+
+/// A disk for tests and the simulator that behaves as badly as a real one may. It keeps apart what programs see and what
+/// would survive a power cut: writes until `sync`, names until `syncDirectory`. `crash` returns a disk with what survived.
+///
+/// Used by one thread at a time, hence `@unchecked Sendable`.
+public final class MemoryDisk: Disk, @unchecked Sendable {
+    /// The kinds of call, to aim faults at.
+    public enum Operation: UInt8, Sendable, CaseIterable {
+        case list, look, makeDirectory, open, rename, remove, syncDirectory, read, write, sync, truncate, preallocate
+    }
+
+    /// Makes one call fail.
+    public struct Fault: Sendable {
+        /// nil: any call.
+        public var operation: Operation?
+        /// Calls of this kind that still succeed.
+        public var after: Int
+        /// errno
+        public var code: Int32
+        /// Fails every later call too, as after a power cut.
+        public var staysOn: Bool
+        public init(_ operation: Operation?, after: Int = 0, code: Int32 = MemoryDisk.ioError, staysOn: Bool = false) {
+            self.operation = operation
+            self.after = after
+            self.code = code
+            self.staysOn = staysOn
+        }
+    }
+
+    public static let ioError: Int32 = 5
+    public static let noSpace: Int32 = 28
+    static let notFound: Int32 = 2
+    static let exists: Int32 = 17
+    static let notDirectory: Int32 = 20
+    static let sectorSize = 512
+
+    /// Faults still to come; one is taken out when it strikes, unless it stays on.
+    public var faults: [Fault] = []
+    /// Calls so far, failed ones included.
+    public private(set) var calls = 0
+    public private(set) var syncs = 0
+    /// All files together may grow to this many bytes; nil is endless.
+    public var capacityBytes: Int?
+
+    let root: Directory
+
+    public init() { root = Directory() }
+    private init(root: Directory) { self.root = root }
+
+    /// A directory: names now, names after a power cut, and the changes between them.
+    final class Directory {
+        var names: [String: Node] = [:]
+        var durable: [String: Node] = [:]
+        var pending: [Change] = []
+        /// One atomic change of names.
+        struct Change {
+            var set: (name: String, node: Node)?
+            var unset: String?
+        }
+        func change(set: (name: String, node: Node)? = nil, unset: String? = nil) {
+            Self.apply(Change(set: set, unset: unset), to: &names)
+            pending.append(Change(set: set, unset: unset))
+        }
+        static func apply(_ change: Change, to names: inout [String: Node]) {
+            if let name = change.unset { names[name] = nil }
+            if let set = change.set { names[set.name] = set.node }
+        }
+    }
+
+    enum Node {
+        case file(Content)
+        case directory(Directory)
+    }
+
+    /// A file's bytes: as read now, and as they are on the medium.
+    final class Content {
+        var bytes: [UInt8] = []
+        var durable: [UInt8] = []
+        var pending: [Update] = []
+        enum Update {
+            case write(offset: Int, bytes: [UInt8])
+            case resize(Int)
+        }
+        func apply(_ update: Update) {
+            Self.apply(update, to: &bytes)
+            pending.append(update)
+        }
+        static func apply(_ update: Update, to image: inout [UInt8]) {
+            switch update {
+            case .write(let offset, let new):
+                grow(&image, to: offset + new.count)
+                image.replaceSubrange(offset..<offset + new.count, with: new)
+            case .resize(let size):
+                if size < image.count { image.removeLast(image.count - size) } else { grow(&image, to: size) }
+            }
+        }
+        static func grow(_ image: inout [UInt8], to size: Int) {
+            if size > image.count { image.append(contentsOf: repeatElement(0, count: size - image.count)) }
+        }
+        /// Brings what is pending to the medium, whole sectors as they are in memory.
+        func sync() {
+            for update in pending {
+                switch update {
+                case .resize: Self.apply(update, to: &durable)
+                case .write(let offset, let new):
+                    Self.grow(&durable, to: min(bytes.count, offset + new.count))
+                    copySectors(offset..<offset + new.count)
+                }
+            }
+            pending.removeAll()
+        }
+        private func copySectors(_ range: Range<Int>) {
+            let from = range.lowerBound / sectorSize * sectorSize
+            let to = min((range.upperBound + sectorSize - 1) / sectorSize * sectorSize, min(bytes.count, durable.count))
+            guard from < to else { return }
+            durable.replaceSubrange(from..<to, with: bytes[from..<to])
+        }
+    }
+
+    // MARK: Disk
+
+    public func list(_ directory: String) throws(DiskError) -> [String] {
+        try count(.list, directory)
+        return try self.directory(directory, "list").names.keys.sorted()
+    }
+
+    public func exists(_ path: String) throws(DiskError) -> Bool {
+        try count(.look, path)
+        return node(path) != nil
+    }
+
+    public func makeDirectory(_ path: String) throws(DiskError) {
+        try count(.makeDirectory, path)
+        var directory = root
+        for part in Self.parts(path) {
+            switch directory.names[part] {
+            case .directory(let next): directory = next
+            case .file: throw Self.error("create directory", path, Self.notDirectory)
+            case nil:
+                let next = Directory()
+                directory.change(set: (part, .directory(next)))
+                directory = next
+            }
+        }
+    }
+
+    public func open(_ path: String, _ mode: OpenMode) throws(DiskError) -> any DiskFile {
+        try count(.open, path)
+        let (parent, name) = try parent(of: path, "open")
+        switch parent.names[name] {
+        case .directory: throw Self.error("open", path, 21)
+        case .file(let content):
+            if case .new = mode { throw Self.error("open", path, Self.exists) }
+            return MemoryFile(self, content, path)
+        case nil:
+            if case .existing = mode { throw Self.error("open", path, Self.notFound) }
+            let content = Content()
+            parent.change(set: (name, .file(content)))
+            return MemoryFile(self, content, path)
+        }
+    }
+
+    /// Within one directory only.
+    public func rename(_ from: String, to: String) throws(DiskError) {
+        try count(.rename, from)
+        let (parent, name) = try parent(of: from, "rename")
+        let (target, newName) = try self.parent(of: to, "rename")
+        precondition(parent === target, "rename across directories: \(from) to \(to)")
+        guard let node = parent.names[name] else { throw Self.error("rename", from, Self.notFound) }
+        parent.change(set: (newName, node), unset: name)
+    }
+
+    public func remove(_ path: String) throws(DiskError) {
+        try count(.remove, path)
+        let (parent, name) = try parent(of: path, "remove")
+        guard let node = parent.names[name] else { throw Self.error("remove", path, Self.notFound) }
+        if case .directory(let directory) = node, !directory.names.isEmpty { throw Self.error("remove", path, 39) }
+        parent.change(unset: name)
+    }
+
+    public func syncDirectory(_ path: String) throws(DiskError) {
+        let directory = try self.directory(path, "sync directory")
+        // Unlike pages, names live in the journal: a failed sync leaves them pending.
+        try count(.syncDirectory, path)
+        for change in directory.pending { Directory.apply(change, to: &directory.durable) }
+        directory.pending.removeAll()
+        syncs += 1
+    }
+
+    // MARK: Faults
+
+    /// Counts a call and strikes if a fault is due.
+    func count(_ operation: Operation, _ path: String) throws(DiskError) {
+        calls += 1
+        for i in faults.indices where faults[i].operation == nil || faults[i].operation == operation {
+            if faults[i].after > 0 {
+                faults[i].after -= 1
+                continue
+            }
+            let code = faults[i].code
+            if !faults[i].staysOn { faults.remove(at: i) }
+            throw Self.error("\(operation)", path, code)
+        }
+    }
+
+    func checkRoom(for more: Int, _ path: String) throws(DiskError) {
+        guard more > 0, let capacityBytes else { return }
+        if Self.bytesUsed(root) + more > capacityBytes { throw Self.error("write", path, Self.noSpace) }
+    }
+
+    private static func bytesUsed(_ directory: Directory) -> Int {
+        var sum = 0
+        for name in directory.names.keys.sorted() {
+            switch directory.names[name]! {
+            case .file(let content): sum += content.bytes.count
+            case .directory(let inner): sum += bytesUsed(inner)
+            }
+        }
+        return sum
+    }
+
+    static func error(_ operation: String, _ path: String, _ code: Int32) -> DiskError {
+        let message = switch code {
+        case notFound: "No such file or directory"
+        case ioError: "Input/output error"
+        case exists: "File exists"
+        case notDirectory: "Not a directory"
+        case noSpace: "No space left on device"
+        default: "error \(code)"
+        }
+        return DiskError(operation: operation, path: path, code: code, message: message)
+    }
+
+    func noteSync() { syncs += 1 }
+
+    // MARK: Crash
+
+    /// What survives a power cut.
+    public enum Survival: Sendable {
+        /// Only what was synced.
+        case syncedOnly
+        /// Everything, as after the death of the process alone.
+        case everything
+        /// Of what was not synced each sector, size and name may or may not have made it, each for itself.
+        case chosen
+    }
+
+    /// The disk after a power cut; this one is left as it is. Faults are not carried over.
+    public func crash(_ survival: Survival = .chosen, using generator: inout SeededGenerator) -> MemoryDisk {
+        // How likely something survives differs from crash to crash: nearly all and nearly nothing are the interesting ones.
+        let odds: UInt64 = switch survival {
+        case .syncedOnly: 0
+        case .everything: 1 << 32
+        case .chosen: [1 << 28, 1 << 30, 1 << 31, 3 << 30, 15 << 28][Int(generator.next() % 5)]
+        }
+        var files: [ObjectIdentifier: Content] = [:]
+        let disk = MemoryDisk(root: Self.survivor(root, everything: survival == .everything, odds, &generator, &files))
+        disk.capacityBytes = capacityBytes
+        return disk
+    }
+
+    /// An independent copy with nothing pending: what a program that reads the medium now would copy.
+    public func copy() -> MemoryDisk {
+        var generator = SeededGenerator(seed: 0)
+        return crash(.everything, using: &generator)
+    }
+
+    private static func survivor(_ directory: Directory, everything: Bool, _ odds: UInt64, _ generator: inout SeededGenerator,
+                                 _ files: inout [ObjectIdentifier: Content]) -> Directory {
+        var names = everything ? directory.names : directory.durable
+        if !everything {
+            for change in directory.pending where generator.next() >> 32 < odds { Directory.apply(change, to: &names) }
+        }
+        let result = Directory()
+        for name in names.keys.sorted() {
+            let node: Node
+            switch names[name]! {
+            case .file(let content):
+                // One file under two names stays one file.
+                let copy = files[ObjectIdentifier(content)] ?? survivor(content, everything: everything, odds, &generator)
+                files[ObjectIdentifier(content)] = copy
+                node = .file(copy)
+            case .directory(let inner):
+                node = .directory(survivor(inner, everything: everything, odds, &generator, &files))
+            }
+            result.names[name] = node
+            result.durable[name] = node
+        }
+        return result
+    }
+
+    private static func survivor(_ content: Content, everything: Bool, _ odds: UInt64, _ generator: inout SeededGenerator) -> Content {
+        let result = Content()
+        if everything {
+            result.bytes = content.bytes
+        } else {
+            // Replayed in order; after each update every touched sector may go to the medium as it is then.
+            var image = content.durable
+            var memory = content.durable
+            for update in content.pending {
+                Content.apply(update, to: &memory)
+                switch update {
+                case .resize:
+                    if generator.next() >> 32 < odds { Content.apply(update, to: &image) }
+                case .write(let offset, let new):
+                    var sector = offset / sectorSize * sectorSize
+                    while sector < offset + new.count {
+                        let end = min(sector + sectorSize, memory.count)
+                        if generator.next() >> 32 < odds {
+                            Content.grow(&image, to: end)
+                            image.replaceSubrange(sector..<end, with: memory[sector..<end])
+                        }
+                        sector += sectorSize
+                    }
+                }
+            }
+            result.bytes = image
+        }
+        result.durable = result.bytes
+        return result
+    }
+
+    // MARK: For tests
+
+    /// The bytes of a file as a program sees them; nil if there is none.
+    public func bytes(of path: String) -> [UInt8]? {
+        guard case .file(let content)? = node(path) else { return nil }
+        return content.bytes
+    }
+
+    /// Replaces a file's bytes on the medium: rot, or a file put there by hand.
+    public func setBytes(of path: String, _ bytes: [UInt8]) {
+        let parts = Self.parts(path)
+        precondition(!parts.isEmpty, "no file name in \(path)")
+        var directory = root
+        for part in parts.dropLast() {
+            if case .directory(let next)? = directory.names[part] {
+                directory = next
+            } else {
+                let next = Directory()
+                directory.names[part] = .directory(next)
+                directory.durable[part] = .directory(next)
+                directory = next
+            }
+        }
+        let content = Content()
+        content.bytes = bytes
+        content.durable = bytes
+        directory.names[parts.last!] = .file(content)
+        directory.durable[parts.last!] = .file(content)
+    }
+
+    // MARK: Paths
+
+    private static func parts(_ path: String) -> [String] {
+        path.split(separator: "/").filter { $0 != "." }.map(String.init)
+    }
+
+    private func node(_ path: String) -> Node? {
+        var node = Node.directory(root)
+        for part in Self.parts(path) {
+            guard case .directory(let directory) = node, let next = directory.names[part] else { return nil }
+            node = next
+        }
+        return node
+    }
+
+    private func directory(_ path: String, _ operation: String) throws(DiskError) -> Directory {
+        switch node(path) {
+        case .directory(let directory): return directory
+        case .file: throw Self.error(operation, path, Self.notDirectory)
+        case nil: throw Self.error(operation, path, Self.notFound)
+        }
+    }
+
+    private func parent(of path: String, _ operation: String) throws(DiskError) -> (Directory, String) {
+        let parts = Self.parts(path)
+        guard let name = parts.last else { throw Self.error(operation, path, 21) }
+        return (try directory(parts.dropLast().joined(separator: "/"), operation), name)
+    }
+}
+
+/// An open file of a `MemoryDisk`.
+private final class MemoryFile: DiskFile {
+    private let disk: MemoryDisk
+    private let content: MemoryDisk.Content
+    private let path: String
+    private var isOpen = true
+
+    init(_ disk: MemoryDisk, _ content: MemoryDisk.Content, _ path: String) {
+        self.disk = disk
+        self.content = content
+        self.path = path
+    }
+
+    var size: UInt64 {
+        get throws(DiskError) { UInt64(content.bytes.count) }
+    }
+
+    func read(at offset: UInt64, count: Int) throws(DiskError) -> [UInt8] {
+        try disk.count(.read, path)
+        let from = min(Int(offset), content.bytes.count)
+        return Array(content.bytes[from..<min(from + count, content.bytes.count)])
+    }
+
+    func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(DiskError) {
+        precondition(isOpen, "write to a closed file \(path)")
+        do throws(DiskError) {
+            try disk.count(.write, path)
+            try disk.checkRoom(for: Int(offset) + bytes.count - content.bytes.count, path)
+        } catch {
+            // A write that fails may have begun.
+            content.apply(.write(offset: Int(offset), bytes: Array(bytes.prefix(bytes.count / 2))))
+            throw error
+        }
+        content.apply(.write(offset: Int(offset), bytes: Array(bytes)))
+    }
+
+    func sync() throws(DiskError) {
+        precondition(isOpen, "sync of a closed file \(path)")
+        do throws(DiskError) {
+            try disk.count(.sync, path)
+        } catch {
+            // The kernel marks the pages clean: still read back, never written again, and the next sync reports success.
+            content.pending.removeAll()
+            throw error
+        }
+        content.sync()
+        disk.noteSync()
+    }
+
+    func truncate(to size: UInt64) throws(DiskError) {
+        try disk.count(.truncate, path)
+        content.apply(.resize(Int(size)))
+    }
+
+    func preallocate(_ size: UInt64) throws(DiskError) {
+        try disk.count(.preallocate, path)
+        guard content.bytes.count < Int(size) else { return }
+        try disk.checkRoom(for: Int(size) - content.bytes.count, path)
+        content.apply(.resize(Int(size)))
+    }
+
+    func close() { isOpen = false }
+}

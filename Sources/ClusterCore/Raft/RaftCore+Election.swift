@@ -1,0 +1,253 @@
+import Base
+
+extension RaftCore {
+    /// Whether this member counts in elections: learners and removed members never campaign.
+    var mayCampaign: Bool { configuration.isVoter(id) }
+
+    mutating func redrawElectionSpan() {
+        let base = options.electionTimeout.nanoseconds
+        electionSpan = TimeSpan(nanoseconds: Int64.random(in: base..<base * 2, using: &generator))
+    }
+
+    /// A leader was heard within the election timeout, so an election would only disturb. With pre-vote this keeps members
+    /// that are cut off on one side from deposing a working leader.
+    func leaderIsFresh(at now: Instant) -> Bool {
+        guard options.checksQuorum else { return false }
+        if role == .leader { return true }
+        return leader != .none && now < lastLeaderContact + options.electionTimeout
+    }
+
+    // MARK: Timeouts
+
+    mutating func onElectionTimeout(_ now: Instant, _ effects: inout [RaftEffect]) {
+        if now >= electionDeadline + options.electionTimeout && !wasRearmedAfterPause {
+            // Far too late: this process stood still. The leader's messages may wait in a socket buffer; let them be read first.
+            // Only once, so that a machine that is always late still elects.
+            wasRearmedAfterPause = true
+            redrawElectionSpan()
+            electionDeadline = now + electionSpan
+            return
+        }
+        effects.append(.note(.electionTimeout(after: electionSpan)))
+        startCampaign(isTransfer: false, now, &effects)
+    }
+
+    /// Fast failover: a leader whose connection broke could be suspected here earlier, by moving `electionDeadline` forward to a
+    /// random time within one heartbeat interval and forgetting `lastLeaderContact`; pre-vote keeps that harmless.
+    mutating func onPeerUnreachable(_ peer: MemberID) {
+        guard role == .leader, let i = lead.indexOfPeer(peer) else { return }
+        switch lead.peers[i].phase {
+        case .replicate: lead.peers[i].becomeProbe(next: lead.peers[i].match.next)
+        case .probe: break
+        case .snapshot:
+            // The stream has its own connection and its own end; but after its end the reply may be what was lost.
+            guard lead.peers[i].snapshotSentAt != nil else { return }
+            lead.peers[i].becomeProbe(next: log.firstIndex)
+        }
+        // Nothing until it answers a heartbeat.
+        lead.peers[i].isPaused = true
+        lead.peers[i].wantsRecheck = true
+    }
+
+    // MARK: Campaign
+
+    mutating func startCampaign(isTransfer: Bool, _ now: Instant, _ effects: inout [RaftEffect]) {
+        redrawElectionSpan()
+        electionDeadline = now + electionSpan
+        if options.preVotes && !isTransfer {
+            become(.preCandidate, &effects)
+            changeLeader(to: .none, &effects)
+            votes = []
+            effects.append(.note(.preVoteAsked(term: term.next)))
+            recordVote(from: id, granted: true, now, &effects)
+            guard role == .preCandidate else { return }
+            for voter in allVoters() where voter != id {
+                effects.append(.send(Message(from: id, to: voter, term: term.next,
+                                             body: .requestVote(last: log.last, isPreVote: true, isTransfer: false))))
+            }
+        } else {
+            becomeCandidate(isTransfer: isTransfer, now, &effects)
+        }
+    }
+
+    private mutating func becomeCandidate(isTransfer: Bool, _ now: Instant, _ effects: inout [RaftEffect]) {
+        hardState = HardState(term: term.next, vote: id)
+        become(.candidate, &effects)
+        changeLeader(to: .none, &effects)
+        votes = []
+        effects.append(.note(.voteAsked(term: term)))
+        effects.append(.note(.voteCast(for: id, term: term, isPreVote: false)))
+        // Asking is a promise not to vote for another in this term, so all of it waits for the disk.
+        hold(.ownVote(term: term))
+        for voter in allVoters() where voter != id {
+            hold(.message(Message(from: id, to: voter, term: term,
+                                  body: .requestVote(last: log.last, isPreVote: false, isTransfer: isTransfer))))
+        }
+    }
+
+    private func allVoters() -> [MemberID] {
+        let configuration = configuration
+        guard configuration.isJoint else { return configuration.voters }
+        var all = configuration.voters
+        for voter in configuration.outgoingVoters where !all.contains(voter) { all.append(voter) }
+        return all.sorted()
+    }
+
+    // MARK: Votes
+
+    mutating func onRequestVote(_ message: Message, last: LogPosition, isPreVote: Bool, isTransfer: Bool, _ now: Instant,
+                                _ effects: inout [RaftEffect]) {
+        let candidate = message.from
+        if message.term < term || (isPreVote && message.term == term) {
+            return refuseVote(candidate, message.term, isPreVote, .staleTerm, &effects)
+        }
+        if message.term > term && !isTransfer && leaderIsFresh(at: now) {
+            // The term is not taken over either: it would depose the leader all the same.
+            return refuseVote(candidate, message.term, isPreVote, .leaderIsFresh, &effects)
+        }
+        if !isPreVote && message.term > term {
+            becomeFollower(term: message.term, leader: .none, .higherTerm, now, &effects)
+        }
+        if !isPreVote {
+            let isFree = hardState.vote == candidate || (hardState.vote == .none && leader == .none)
+            guard isFree else { return refuseVote(candidate, message.term, isPreVote, .alreadyVoted, &effects) }
+        }
+        guard last.term > log.last.term || (last.term == log.last.term && last.index >= log.last.index) else {
+            return refuseVote(candidate, message.term, isPreVote, .logBehind, &effects)
+        }
+        effects.append(.note(.voteCast(for: candidate, term: message.term, isPreVote: isPreVote)))
+        let reply = Message(from: id, to: candidate, term: message.term, body: .voteReply(granted: true, isPreVote: isPreVote, refusal: nil))
+        if isPreVote {
+            effects.append(.send(reply))
+        } else {
+            hardState.vote = candidate
+            electionDeadline = now + electionSpan
+            hold(.message(reply))
+        }
+    }
+
+    /// The reply carries this member's own term, so that a candidate of an old one learns of it.
+    private func refuseVote(_ candidate: MemberID, _ asked: Term, _ isPreVote: Bool, _ reason: VoteRefusal, _ effects: inout [RaftEffect]) {
+        effects.append(.note(.voteRefused(to: candidate, term: asked, isPreVote: isPreVote, reason)))
+        send(.voteReply(granted: false, isPreVote: isPreVote, refusal: reason), to: candidate, &effects)
+    }
+
+    mutating func onVoteReply(_ message: Message, granted: Bool, isPreVote: Bool, refusal: VoteRefusal?, _ now: Instant,
+                              _ effects: inout [RaftEffect]) {
+        if granted {
+            // Only an answer to the present question counts.
+            let asked = isPreVote ? term.next : term
+            guard message.term == asked, role == (isPreVote ? .preCandidate : .candidate) else { return }
+        } else {
+            if message.term > term { return becomeFollower(term: message.term, leader: .none, .higherTerm, now, &effects) }
+            guard role == (isPreVote ? .preCandidate : .candidate) else { return }
+        }
+        effects.append(.note(.voteReceived(from: message.from, granted: granted, isPreVote: isPreVote, term: isPreVote ? term.next : term)))
+        recordVote(from: message.from, granted: granted, now, &effects)
+    }
+
+    /// A grant counts once and for good; a refusal may be a late one from an earlier question and yields to a grant. The
+    /// member's own vote arrives through the disk.
+    mutating func recordVote(from voter: MemberID, granted: Bool, _ now: Instant, _ effects: inout [RaftEffect]) {
+        if let i = votes.firstIndex(where: { $0.id == voter }) {
+            guard granted && !votes[i].granted else { return }
+            votes[i].granted = true
+        } else {
+            votes.append((voter, granted))
+        }
+        let votes = votes
+        switch Quorum.result(in: configuration, vote: { id in votes.first { $0.id == id }?.granted }) {
+        case .pending: break
+        case .won:
+            if role == .preCandidate {
+                becomeCandidate(isTransfer: false, now, &effects)
+            } else {
+                becomeLeader(now, &effects)
+            }
+        case .lost:
+            // Nothing to wait for before the next timeout.
+            become(.follower, &effects)
+        }
+    }
+
+    // MARK: Roles
+
+    private mutating func become(_ newRole: Role, _ effects: inout [RaftEffect]) {
+        guard role != newRole || newRole == .candidate else { return }
+        role = newRole
+        if newRole == .follower || newRole == .leader { votes = [] }
+        effects.append(.note(.roleChanged(newRole, term: term, leader: newRole == .leader ? id : leader)))
+    }
+
+    private mutating func changeLeader(to newLeader: MemberID, _ effects: inout [RaftEffect]) {
+        guard leader != newLeader else { return }
+        refuseForwardedReads(&effects)
+        leader = newLeader
+        effects.append(.note(.leaderChanged(to: newLeader, term: term)))
+    }
+
+    /// Steps back, to a new term or within this one. A new term forgets the vote; a role above follower gets a new deadline. A
+    /// follower keeps its deadline: a higher term alone is no sign of a leader.
+    mutating func becomeFollower(term newTerm: Term, leader newLeader: MemberID, _ reason: StepDownReason, _ now: Instant,
+                                 _ effects: inout [RaftEffect]) {
+        precondition(newTerm >= term, "term goes back from \(term.rawValue) to \(newTerm.rawValue)")
+        let oldRole = role
+        if oldRole == .leader {
+            effects.append(.note(.steppedDown(term: term, reason: reason)))
+            releaseLeadership(&effects)
+        }
+        if newTerm > term { hardState = HardState(term: newTerm, vote: .none) }
+        if oldRole != .follower {
+            redrawElectionSpan()
+            electionDeadline = now + electionSpan
+        }
+        // The leader first, so that the note of the new role names it.
+        changeLeader(to: newLeader, &effects)
+        become(.follower, &effects)
+    }
+
+    /// A message that only the leader of this term sends has come. False if it cannot be.
+    mutating func acceptLeader(_ sender: MemberID, _ now: Instant, _ effects: inout [RaftEffect]) -> Bool {
+        guard role != .leader, leader == .none || leader == sender else {
+            effects.append(.note(.messageRefused(from: sender, .impossibleTerm)))
+            return false
+        }
+        if role != .follower {
+            becomeFollower(term: term, leader: sender, .higherTerm, now, &effects)
+        } else {
+            changeLeader(to: sender, &effects)
+        }
+        lastLeaderContact = now
+        electionDeadline = now + electionSpan
+        wasRearmedAfterPause = false
+        return true
+    }
+
+    private mutating func becomeLeader(_ now: Instant, _ effects: inout [RaftEffect]) {
+        let granted = votes.reduce(0) { $0 + ($1.granted ? 1 : 0) }
+        effects.append(.note(.elected(term: term, votes: granted, voters: allVoters().count)))
+        lead = Leadership()
+        lead.nextRound = follow.lastRound
+        lead.termStart = log.last.index.next
+        lead.uncommittedBytes = log.cost(from: commit.next, through: log.last.index)
+        lead.heartbeatDeadline = now
+        lead.quorumDeadline = now + options.electionTimeout
+        changeLeader(to: id, &effects)
+        become(.leader, &effects)
+        rebuildPeers(now, &effects)
+        appendFoundingConfiguration(now, &effects)
+        appendEntry(.empty, [])
+        // Reads and commands that were on their way to a leader have found one.
+        appendCommands(follow.forwards)
+        follow.forwards = []
+        lead.waitingReads = follow.waiting.map(\.id)
+        follow.waiting.removeAll()
+    }
+
+    private mutating func releaseLeadership(_ effects: inout [RaftEffect]) {
+        refuseReadsOfLeader(&effects)
+        if let transfer = lead.transfer, !transfer.isAsked { effects.append(.note(.transferAborted(to: transfer.target))) }
+        follow.lastRound = lead.nextRound
+        lead = Leadership()
+    }
+}

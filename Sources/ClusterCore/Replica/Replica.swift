@@ -1,0 +1,271 @@
+import Base
+import DequeModule
+import Raft
+import Store
+
+/// One member of a cluster as a deterministic machine: events in, effects out. Consensus, store, watches, leases and
+/// membership live inside; clocks, randomness, disks and sockets outside.
+///
+/// Confined to the replica loop. `handle` takes a batch of events, then one `flush` turns what gathered into effects: one
+/// log write, one append message a peer, one read round, one snapshot for all reads of the batch.
+public final class Replica {
+    public let id: MemberID
+    public let cluster: ClusterID
+    public let options: ReplicaOptions
+
+    var raft: RaftCore
+    var store: KeyValueStore
+    /// Reads the latest commit of `backend`; refreshed once a batch of applies.
+    var reader: any BackendReader
+    var backend: any Backend
+    var hub: WatchHub
+    var leases: LeaseTable
+    var membership: Membership
+    var alarms: [Alarm]
+    var generator: SeededGenerator
+
+    /// The last entry whose effect is in the store.
+    public internal(set) var applied: LogPosition
+    /// What the backend holds durably.
+    var written: LogIndex
+    var backendSize: BackendSize
+
+    // MARK: Requests that wait
+
+    /// Commands given to consensus and not applied yet, by number. Looked up, and sorted before any walk.
+    var proposals: [UInt64: PendingProposal] = [:]
+    /// Deadlines in order of arrival; numbers that are no longer in `proposals` are skipped.
+    var proposalDeadlines = Deque<(deadline: Instant, number: UInt64)>()
+    /// Numbers of commands that no leader has been given yet, oldest first.
+    var unproposed: [UInt64] = []
+    var unproposedBytes = 0
+    var nextNumber: UInt64
+    /// Tokens of proposals, so that a cancelled client's entry is forgotten.
+    var numberOfToken: [RequestToken: UInt64] = [:]
+
+    /// Reads that arrived since the last flush.
+    var arrivedReads: [RequestToken] = []
+    var arrivedQuestions: [Question] = []
+    /// Batches of reads by the id given to consensus, oldest first.
+    var readBatches = Deque<ReadBatch>()
+    var nextRead: UInt64 = 1
+    var localReads: [RequestToken] = []
+    /// Questions that only a leader can answer and that wait for one, or for the leader's answer.
+    var leaderQuestions: [UInt64: LeaderQuestion] = [:]
+    var leadershipMoves: [LeadershipMove] = []
+    /// Keepalives of leases whose revoke is proposed and not applied yet.
+    var renewalsBehindRevoke: [(lease: LeaseID, asker: Asker)] = []
+    var physicalCompactions: [(token: RequestToken, answer: [UInt8])] = []
+
+    // MARK: Clocks of the machine
+
+    var backendCommitInFlight: (token: BackendCommitToken, storeToken: BatchToken?, applied: LogIndex)?
+    var nextBackendToken: UInt64 = 1
+    var dirtySince: Instant?
+    /// Changes of the small tables that the next backend commit carries.
+    var smallChanges = BackendBatch()
+    var nextPublish: Instant = .zero
+    var leaderlessSince: Instant?
+    /// When a leader was last seen to change, to explain a timeout.
+    var lastElection: Instant?
+    var streamsThatNeedLeader: [WatchStreamID] = []
+    var isRaisingNoSpace = false
+    /// When the next lease is due, on a promoted leader.
+    var leaseDeadline: Instant?
+    var nextLeaderCheck: Instant
+    var logBytesSinceCompaction = 0
+    var compactedThrough: LogIndex
+
+    public internal(set) var counters = ReplicaCounters()
+    var raftEffects: [RaftEffect] = []
+    /// Set when a committed entry could not be decoded; nothing is applied any more.
+    var isHalted = false
+
+    struct PendingProposal {
+        var token: RequestToken?
+        var payload: [UInt8]
+        /// The term in which consensus was given the command.
+        var term: Term
+        var startedAt: Instant
+        var deadline: Instant
+    }
+    struct ReadBatch {
+        var id: ReadID
+        var tokens: [RequestToken]
+        var questions: [Question]
+        var deadline: Instant
+        /// nil until consensus has named the index.
+        var index: LogIndex?
+        /// Refused for want of a leader: asked again when there is one.
+        var waitsForLeader = false
+    }
+    /// What a read round answers besides plain reads.
+    enum Question {
+        case members(RequestToken)
+        case renew(LeaseID, Asker)
+        case leaseState(LeaseID, wantsKeys: Bool, Asker)
+    }
+    enum Asker {
+        case client(RequestToken)
+        case peer(MemberID, number: UInt64)
+    }
+    struct LeaderQuestion {
+        var token: RequestToken
+        var lease: LeaseID
+        /// nil: a renewal.
+        var wantsKeys: Bool?
+        var askedLeader: MemberID
+        var deadline: Instant
+    }
+    struct LeadershipMove {
+        var token: RequestToken
+        var target: MemberID
+        var deadline: Instant
+    }
+
+    /// - Parameters:
+    ///   - state: what was loaded from the backend (`ReplicaState.load`).
+    ///   - incarnation: a number that no earlier run of this member used, so that its commands are told from theirs.
+    public init(id: MemberID, cluster: ClusterID, options: ReplicaOptions, state: ReplicaState, restart: RaftRestart,
+                backend: any Backend, reader: any BackendReader, incarnation: UInt32, generator: SeededGenerator, now: Instant) {
+        self.id = id
+        self.cluster = cluster
+        self.options = options
+        self.backend = backend
+        self.reader = reader
+        self.generator = generator.split("replica")
+        raft = RaftCore(id: id, options: options.raft, restart: restart, generator: generator.split("raft"), now: now)
+        store = state.store
+        leases = state.leases
+        membership = state.membership
+        alarms = state.alarms
+        applied = state.applied
+        written = state.applied.index
+        compactedThrough = restart.start.index
+        logBytesSinceCompaction = restart.entries.reduce(0) { $0 + $1.cost }
+        backendSize = backend.size
+        hub = WatchHub(currentRevision: store.revision, compactRevision: store.compactRevision, progressInterval: options.watchProgressInterval,
+                       generator: generator.split("watch"))
+        nextNumber = UInt64(incarnation) << 32 | 1
+        nextLeaderCheck = now + options.raft.electionTimeout
+    }
+
+    public var isLeader: Bool { raft.isLeader }
+    public var leader: MemberID { raft.leader }
+    public var term: Term { raft.term }
+    public var memberList: Membership { membership }
+
+    // MARK: Events
+
+    public func handle(_ event: ReplicaEvent, at now: Instant, wall: WallTime, into effects: inout ReplicaEffects) {
+        switch event {
+        case .request(let token, let request, let requiresLeader):
+            if requiresLeader && raft.leader == .none {
+                effects.answers.append((token, .failed(.noLeader)))
+            } else {
+                take(request, token, at: now, into: &effects)
+            }
+        case .cancel(let token):
+            if let number = numberOfToken.removeValue(forKey: token) { proposals[number]?.token = nil }
+        case .watch(let stream, let control):
+            takeWatch(control, on: stream, at: now, into: &effects)
+        case .peer(let message):
+            takePeer(message, at: now, wall: wall, into: &effects)
+        case .persisted(let ticket):
+            raft.handle(.persisted(ticket), at: now, wall: wall, into: &raftEffects)
+        case .backendCommitted(let token, let size):
+            backendCommitted(token, size, at: now, wall: wall, into: &effects)
+        case .snapshotSent(let peer, let succeeded):
+            raft.handle(.snapshotSent(to: peer, succeeded: succeeded), at: now, wall: wall, into: &raftEffects)
+        case .peerUnreachable(let peer):
+            raft.handle(.peerUnreachable(peer), at: now, wall: wall, into: &raftEffects)
+        case .resign:
+            if raft.isLeader, let heir = bestHeir() {
+                raft.handle(.transferLeadership(to: heir), at: now, wall: wall, into: &raftEffects)
+            }
+        case .campaign:
+            raft.handle(.campaign, at: now, wall: wall, into: &raftEffects)
+        case .timer:
+            raft.handle(.timer, at: now, wall: wall, into: &raftEffects)
+        }
+    }
+
+    /// Turns everything that gathered into effects. Call once after each batch of events.
+    public func flush(at now: Instant, wall: WallTime, into effects: inout ReplicaEffects) {
+        guard !isHalted else { return }
+        expireRequests(at: now, into: &effects)
+        publishOwnAttributes(at: now)
+        proposeExpiredLeases(at: now, wall: wall)
+        propose(at: now, wall: wall)
+        startReads(at: now, wall: wall)
+        // Applying can free consensus to hand out more (unapplied bound), so go on until nothing new comes.
+        repeat {
+            raft.flush(at: now, into: &raftEffects)
+            carryOut(at: now, wall: wall, into: &effects)
+        } while !raftEffects.isEmpty && !isHalted
+        serveReads(at: now, into: &effects)
+        checkLeader(at: now, into: &effects)
+        maintain(at: now, into: &effects)
+        counters.proposalsPending = proposals.count
+    }
+
+    /// When `handle(.timer)` and `flush` are wanted next at the latest.
+    public var nextDeadline: Instant {
+        var deadline = raft.nextDeadline
+        if raft.isLeader, let leaseDeadline { deadline = min(deadline, leaseDeadline) }
+        if let first = proposalDeadlines.first { deadline = min(deadline, first.deadline) }
+        if let first = readBatches.first { deadline = min(deadline, first.deadline) }
+        if let dirtySince, backendCommitInFlight == nil { deadline = min(deadline, dirtySince + options.backendCommitInterval) }
+        deadline = min(deadline, nextLeaderCheck)
+        deadline = min(deadline, hub.nextDeadline)
+        return deadline
+    }
+
+    /// True when there is work that should not wait for a timer: catching up watchers, removing compacted history.
+    public var hasBackgroundWork: Bool { hub.hasCatchUpWork || store.hasCompactionWork }
+
+    /// Does a bounded slice of background work. Call between batches while `hasBackgroundWork`.
+    public func work(at now: Instant, into effects: inout ReplicaEffects) {
+        if store.hasCompactionWork {
+            store.compactStep(maxKeys: Replica.compactionStepKeys)
+            markDirty(at: now)
+        }
+        if hub.hasCatchUpWork {
+            refreshReader()
+            do {
+                _ = try hub.catchUp(WatchCatchUpBudget(), history: history, into: &effects.watch)
+            } catch {
+                halt(applied.index, "history cannot be read: \(error)", into: &effects)
+            }
+        }
+        maintain(at: now, into: &effects)
+    }
+
+    /// Keys looked at in one step of compaction: about 100 us, so that the loop answers in between.
+    static let compactionStepKeys = 1000
+
+    public func status(includingPeers: Bool = true) -> ReplicaStatus {
+        ReplicaStatus(raft: raft.status(includingPeers: includingPeers), applied: applied.index, revision: store.revision,
+                      compactRevision: store.compactRevision.rawValue, size: backendSize, leases: leases.count, watchers: hub.watcherCount, alarms: alarms,
+                      isLearner: raft.configuration.learners.contains(id), membership: membership, counters: counters)
+    }
+
+    func header(revision: Revision? = nil) -> ResponseHeader {
+        ResponseHeader(clusterID: cluster, memberID: id, revision: revision ?? store.revision, raftTerm: raft.term)
+    }
+
+    /// The voter that holds most of the log.
+    func bestHeir() -> MemberID? {
+        raft.status(includingPeers: true).peers
+            .filter { !$0.isLearner && $0.isRecentlyActive && $0.id != id }
+            .max { ($0.match, $1.id) < ($1.match, $0.id) }?.id
+    }
+
+    func refreshReader() {
+        do { try reader.refresh() } catch { preconditionFailure("the backend cannot be read: \(error)") }
+    }
+
+    func markDirty(at now: Instant) {
+        if dirtySince == nil { dirtySince = now }
+    }
+}

@@ -1,0 +1,106 @@
+import Base
+import Raft
+import Store
+
+/// What a member's backend holds, loaded: the start of a `Replica`.
+public struct ReplicaState {
+    public var store: KeyValueStore
+    public var leases: LeaseTable
+    public var membership: Membership
+    public var alarms: [Alarm]
+    public var configuration: Configuration
+    /// The last log entry that the backend reflects.
+    public var applied: LogPosition
+
+    public enum LoadError: Error, Sendable, CustomStringConvertible {
+        case store(StoreLoadError)
+        case backend(BackendError)
+        /// A table holds what no version writes.
+        case corrupt(Table, String)
+        public var description: String {
+            switch self {
+            case .store(.backend(let error)), .backend(let error): error.description
+            case .store(.corrupt(let detail)): "the key table is damaged: \(detail)"
+            case .corrupt(let table, let detail): "the \(table.name) table is damaged: \(detail)"
+            }
+        }
+    }
+
+    private static let appliedIndexKey = Array("consistent_index".utf8)
+    private static let appliedTermKey = Array("term".utf8)
+    private static let configurationKey = Array("confState".utf8)
+
+    /// The facts that every commit carries, so that data and applied index are never apart. (etcd 3.5.0's incident)
+    static func writeMeta(applied: LogPosition, configuration: Configuration, into batch: inout BackendBatch) {
+        var index = ByteWriter(capacity: 8)
+        index.writeBigEndian(applied.index.rawValue)
+        var term = ByteWriter(capacity: 8)
+        term.writeBigEndian(applied.term.rawValue)
+        batch.put(.meta, appliedIndexKey, index.bytes)
+        batch.put(.meta, appliedTermKey, term.bytes)
+        batch.put(.meta, configurationKey, configuration.json())
+    }
+
+    /// The first commit of a new member: who belongs to the cluster, before any log entry.
+    public static func bootstrap(_ members: [Member]) -> BackendBatch {
+        var batch = BackendBatch()
+        for member in members.sorted(by: { $0.id < $1.id }) {
+            batch.put(.members, Array(member.id.description.utf8), member.json())
+        }
+        writeMeta(applied: .zero, configuration: Configuration(voters: members.filter { !$0.isLearner }.map(\.id),
+                                                               learners: members.filter(\.isLearner).map(\.id)), into: &batch)
+        return batch
+    }
+
+    /// Where a backend stands, without loading it. Nil when it was never bootstrapped.
+    public static func position(in reader: any BackendReader) throws(LoadError) -> SnapshotMetadata? {
+        do {
+            guard let index = try reader.get(.meta, appliedIndexKey, { bigEndian($0) }) else { return nil }
+            let term = try reader.get(.meta, appliedTermKey, { bigEndian($0) }) ?? 0
+            guard let raw = try reader.get(.meta, configurationKey, { [UInt8]($0) }) else {
+                throw LoadError.corrupt(.meta, "no configuration")
+            }
+            let configuration: Configuration
+            do { configuration = try Configuration.decode(json: raw) } catch { throw LoadError.corrupt(.meta, "configuration: \(error)") }
+            return SnapshotMetadata(position: LogPosition(index: LogIndex(index), term: Term(term)), configuration: configuration)
+        } catch let error as LoadError {
+            throw error
+        } catch let error as BackendError {
+            throw .backend(error)
+        } catch {
+            preconditionFailure("untyped \(error)")
+        }
+    }
+
+    /// Reads every table. Takes about a second for a million revisions, so not on a loop that carries heartbeats.
+    public static func load(from reader: any BackendReader) throws(LoadError) -> ReplicaState {
+        guard let position = try position(in: reader) else { throw .corrupt(.meta, "no applied index") }
+        let store: KeyValueStore
+        do { store = try KeyValueStore.load(from: reader) } catch { throw .store(error) }
+        var leases: LeaseTable
+        do { leases = try LeaseTable.load(from: reader) } catch { throw .corrupt(.lease, "\(error)") }
+        store.forEachLeasedKey { key, lease in
+            if leases.contains(lease) { leases.attach(key, to: lease) }
+        }
+        var members: [Member] = []
+        var alarms: [Alarm] = []
+        var fault: LoadError?
+        do {
+            try reader.scan(.members, from: []) { _, value in
+                do { members.append(try Member.decode(json: [UInt8](value))) } catch { fault = .corrupt(.members, "\(error)") }
+                return fault == nil
+            }
+            try reader.scan(.alarm, from: []) { key, _ in
+                do { alarms.append(try Alarm.decode(key: key)) } catch { fault = .corrupt(.alarm, "\(error)") }
+                return fault == nil
+            }
+        } catch { throw .backend(error) }
+        if let fault { throw fault }
+        return ReplicaState(store: store, leases: leases, membership: Membership(members: members), alarms: alarms.sorted(),
+                            configuration: position.configuration, applied: position.position)
+    }
+
+    private static func bigEndian(_ raw: UnsafeRawBufferPointer) -> UInt64 {
+        raw.reduce(0) { $0 << 8 | UInt64($1) }
+    }
+}

@@ -1,0 +1,222 @@
+import Base
+import Raft
+import Store
+
+/// Names a client's request while it waits; opaque to the machine, unique among those that wait.
+public struct RequestToken: RawRepresentable, Hashable, Sendable {
+    public var rawValue: UInt64
+    @inlinable public init(rawValue: UInt64) { self.rawValue = rawValue }
+}
+
+/// What a client asks of a member. Validated and decoded by the caller.
+public enum Request: Sendable {
+    /// A snapshot of the store that reflects everything acknowledged before now (ReadIndex).
+    case read
+    /// A snapshot of this member's store as it is.
+    case localRead
+    /// A write: the request's own protobuf bytes. `cost` counts against the quota (0 for what frees space).
+    case propose(Command.Kind, body: [UInt8], cost: Int)
+    /// `lease` 0: this member chooses one.
+    case leaseGrant(lease: LeaseID, ttlSeconds: Int64)
+    case leaseKeepAlive(LeaseID)
+    case leaseTimeToLive(LeaseID, wantsKeys: Bool)
+    case leases
+    case members(linearizable: Bool)
+    case status
+    case moveLeader(to: MemberID)
+    case alarm(AlarmAction, member: MemberID, kind: UInt32)
+}
+
+public enum AlarmAction: UInt32, Sendable {
+    case get = 0
+    case activate = 1
+    case deactivate = 2
+}
+
+/// An alarm that some member raised. Kinds are etcd's: 1 NOSPACE, 2 CORRUPT.
+public struct Alarm: Hashable, Comparable, Sendable {
+    public static let noSpace: UInt32 = 1
+    public static let corrupt: UInt32 = 2
+    public var member: MemberID
+    public var kind: UInt32
+    public init(member: MemberID, kind: UInt32) {
+        self.member = member
+        self.kind = kind
+    }
+    public static func < (a: Alarm, b: Alarm) -> Bool { (a.member, a.kind) < (b.member, b.kind) }
+}
+
+/// What a request comes to.
+public enum Answer: Sendable {
+    /// The response message, encoded.
+    case encoded([UInt8])
+    case failed(ServiceError)
+    /// `ttlSeconds` 0: no such lease.
+    case leaseRenewed(LeaseID, ttlSeconds: Int64)
+    /// `remainingSeconds` -1: no such lease.
+    case leaseState(LeaseID, remainingSeconds: Int64, grantedSeconds: Int64, keys: [[UInt8]])
+    case leases([LeaseID])
+    case members([Member])
+    case status(ReplicaStatus)
+    case leaderMoved
+}
+
+/// Permission to read: every token may evaluate its request on this snapshot, on any thread.
+public struct ReadGrant: Sendable {
+    public var tokens: [RequestToken]
+    public var snapshot: StoreSnapshot
+    /// Where the snapshot finds revisions that left its overlay.
+    public var backend: any Backend
+    public var term: Term
+}
+
+/// What a member says of itself. Local; no quorum.
+public struct ReplicaStatus: Sendable {
+    public var raft: RaftStatus
+    public var applied: LogIndex
+    public var revision: Revision
+    public var compactRevision: Int64
+    public var size: BackendSize
+    public var leases: Int
+    public var watchers: Int
+    public var alarms: [Alarm]
+    public var isLearner: Bool
+    public var membership: Membership
+    public var counters: ReplicaCounters
+}
+
+/// Totals since the process started, for metrics.
+public struct ReplicaCounters: Hashable, Sendable {
+    public var proposalsCommitted: UInt64 = 0
+    public var proposalsApplied: UInt64 = 0
+    public var proposalsPending: Int = 0
+    public var proposalsFailed: UInt64 = 0
+    public var leaderChanges: UInt64 = 0
+    public var slowApplies: UInt64 = 0
+    public var leasesGranted: UInt64 = 0
+    public var leasesRevoked: UInt64 = 0
+    public var leasesRenewed: UInt64 = 0
+    public var leasesExpired: UInt64 = 0
+    public var puts: UInt64 = 0
+    public var deletes: UInt64 = 0
+    public var txns: UInt64 = 0
+    public var events: UInt64 = 0
+    public init() {}
+}
+
+/// A wish concerning a watch stream.
+public enum WatchControl: Sendable {
+    /// `requiresLeader`: end the stream when no leader is known for three election timeouts.
+    case open(requiresLeader: Bool)
+    case request(WatchRequest)
+    /// The connection has passed on this much; the stream's backlog shrinks.
+    case delivered(responses: Int, bytes: Int)
+    case close
+}
+
+/// What the machine is told.
+public enum ReplicaEvent: Sendable {
+    case timer
+    case request(RequestToken, Request, requiresLeader: Bool)
+    /// The client no longer waits.
+    case cancel(RequestToken)
+    case watch(WatchStreamID, WatchControl)
+    case peer(PeerMessage)
+    case persisted(PersistTicket)
+    /// The batch is durable.
+    case backendCommitted(BackendCommitToken, BackendSize)
+    case snapshotSent(to: MemberID, succeeded: Bool)
+    case peerUnreachable(MemberID)
+    /// Hand leadership to the most caught-up voter, if this member leads (graceful stop).
+    case resign
+    /// A person's wish, from the console.
+    case campaign
+}
+
+public struct BackendCommitToken: Hashable, Sendable {
+    public var rawValue: UInt64
+}
+
+/// One write of the backend, to be made off the loop.
+public struct BackendCommit: Sendable {
+    public var token: BackendCommitToken
+    public var batch: BackendBatch
+}
+
+/// What the machine wants done. Fields keep their capacity between batches.
+public struct ReplicaEffects: Sendable {
+    /// In order; may be joined into one write and one sync.
+    public var persist: [PersistBatch] = []
+    public var messages: [PeerMessage] = []
+    public var answers: [(token: RequestToken, answer: Answer)] = []
+    public var grants: [ReadGrant] = []
+    public var watch: [WatchOutput] = []
+    /// Streams that end because no leader is known.
+    public var leaderlessStreams: [WatchStreamID] = []
+    public var backendCommits: [BackendCommit] = []
+    /// Entries up to here may leave the log's files.
+    public var compactLog: LogIndex?
+    /// Stream the store's state to these peers.
+    public var snapshots: [MemberID] = []
+    public var notes: [ReplicaNote] = []
+    public init() {}
+
+    public mutating func removeAll() {
+        persist.removeAll(keepingCapacity: true)
+        messages.removeAll(keepingCapacity: true)
+        answers.removeAll(keepingCapacity: true)
+        grants.removeAll(keepingCapacity: true)
+        watch.removeAll(keepingCapacity: true)
+        leaderlessStreams.removeAll(keepingCapacity: true)
+        backendCommits.removeAll(keepingCapacity: true)
+        compactLog = nil
+        snapshots.removeAll(keepingCapacity: true)
+        notes.removeAll(keepingCapacity: true)
+    }
+}
+
+/// Something worth logging or showing.
+public enum ReplicaNote: Sendable {
+    case raft(RaftNote)
+    case membershipChanged(Membership)
+    case alarmsChanged([Alarm])
+    case compacted(Revision)
+    case leaseExpired(LeaseID, keys: Int)
+    case snapshotInstalled(LogPosition)
+    /// A committed entry that this version cannot decode: the member must stop, or it would diverge.
+    case cannotApply(LogIndex, String)
+}
+
+/// How a member behaves. All bounds have a name and a reason.
+public struct ReplicaOptions: Sendable {
+    public var raft = RaftOptions()
+    public var name = "default"
+    public var clientURLs: [String] = []
+    public var maxRequestBytes = 1_572_864
+    public var maxTxnOps = 128
+    /// Applied entries between compactions of the log.
+    public var snapshotCount: UInt64 = 10_000
+    /// 0: 2 GiB; negative: no quota. (etcd's rule)
+    public var quotaBytes: Int64 = 0
+    /// Longest time that an applied change stays out of the backend. The log has it; this bounds replay at start.
+    public var backendCommitInterval: TimeSpan = .milliseconds(250)
+    /// A batch this large is written at once.
+    public var backendCommitBytes = 8 << 20
+    /// Applied but not yet in the backend; more refuses writes with "too many requests" until the disk has caught up.
+    public var maxUnwrittenBytes = 256 << 20
+    /// Writes that wait for a leader to appear, in bytes; more is refused.
+    public var maxWaitingBytes = 64 << 20
+    /// Log entries held in memory since the last compaction, in bytes; more compacts the log early.
+    public var maxLogBytes = 64 << 20
+    public var watchProgressInterval: TimeSpan = .seconds(600)
+    /// How long a request may wait: 5 s + 2 election timeouts. (etcd)
+    public var requestTimeout: TimeSpan { .seconds(5) + raft.electionTimeout * 2 }
+    /// ceil(3/2 of the election timeout), in seconds. (etcd's minimum lease TTL)
+    public var minLeaseTTLSeconds: Int64 {
+        let ticks = raft.electionTimeout.nanoseconds / max(1, raft.heartbeatInterval.nanoseconds)
+        let nanoseconds = 3 * ticks / 2 * raft.heartbeatInterval.nanoseconds
+        return max(1, (nanoseconds + 999_999_999) / 1_000_000_000)
+    }
+    public var effectiveQuotaBytes: Int64 { quotaBytes == 0 ? 2 << 30 : quotaBytes < 0 ? .max : quotaBytes }
+    public init() {}
+}

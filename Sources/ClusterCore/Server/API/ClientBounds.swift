@@ -1,0 +1,36 @@
+import Base
+
+/// The limits of a node's client side, each with the reason for its default.
+public struct ClientBounds: Sendable {
+    /// Connections of one listener; a further one is closed at once. The process's own descriptors come on top.
+    public var maxConnections = 10_000
+    /// Calls that one connection may have open: HTTP/2 refuses more, so it also bounds outstanding requests. Real clients
+    /// stay below 1,000; a call costs about 500 bytes.
+    public var maxConcurrentStreams: UInt32 = 16_384
+    /// Answers that wait for the client to read them, per connection. Above this, granted reads are put off and asked again
+    /// once half of it has left, so that many large ranges do not pile up. Reading from the socket goes on: HTTP/2 needs the
+    /// client's window updates to make room.
+    public var maxBufferedResponseBytes = 64 << 20
+    /// Request messages that have arrived in part, per connection. A client beyond it is not one of etcd's: it is cut off.
+    public var maxPartialRequestBytes = 64 << 20
+    /// Bytes added to `maxRequestBytes` for the largest gRPC message accepted. (etcd)
+    public var requestOverheadBytes = 512 << 10
+    /// The largest answer: grpc-go's limit for sending.
+    public var maxResponseBytes = Int(Int32.max)
+    /// Renewals of one keep-alive stream that are with the member at once.
+    public var maxRunningKeepAlives = 1_024
+    /// Renewals of one keep-alive stream that wait for their turn; more ends the stream.
+    public var maxWaitingKeepAlives = 65_536
+    /// Bytes gathered for one write to the socket.
+    public var writeChunkBytes = 256 << 10
+    /// Time in which a new connection must show which protocol it speaks.
+    public var sniffTimeout: TimeSpan = .seconds(10)
+    /// Time in which an HTTP/1.1 connection must bring its next request. (etcd's ReadHeaderTimeout)
+    public var httpIdleTimeout: TimeSpan = .seconds(300)
+    /// Head of an HTTP/1.1 request, in bytes.
+    public var maxHTTPHeadBytes = 64 << 10
+    /// Body of an HTTP/1.1 request, in bytes; no endpoint so far reads it.
+    public var maxHTTPBodyBytes = 64 << 10
+
+    public init() {}
+}

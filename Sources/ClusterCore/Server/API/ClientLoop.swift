@@ -1,0 +1,554 @@
+import Base
+import GRPC
+import Logging
+import NIOCore
+import Replica
+import Store
+import Wire
+
+/// Everything between client connections of one event loop and one member: the table of calls that wait, the events that go
+/// to the member in one batch per turn, the reads on granted snapshots.
+///
+/// Confined to `eventLoop`, hence @unchecked Sendable: other threads only hold the reference and schedule work on the loop.
+public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
+    public let number: UInt8
+    public let eventLoop: any EventLoop
+    let port: any ReplicaPort
+    let identity: NodeIdentity
+    let bounds: ClientBounds
+    let logger: Logger
+    /// The loops of the node, this one included: `/metrics` adds them up.
+    var siblings: [ClientLoop] = []
+
+    private var calls: ContiguousArray<ClientCall> = []
+    private var free: [UInt32] = []
+    private(set) var waitingCalls = 0
+
+    // To the member.
+    private var outbox: [ReplicaEvent] = []
+    private var isPostScheduled = false
+
+    // To the clients.
+    private var touched: [GRPCConnection] = []
+    private var channels: [ObjectIdentifier: ClientChannel] = [:]
+    var counters = CallCounters()
+    var receivedBytes: UInt64 = 0
+    var sentBytes: UInt64 = 0
+
+    // Reads.
+    private var readers: (backend: ObjectIdentifier, reader: any BackendReader)?
+    private var scratch = ByteWriter(capacity: 4_096)
+
+    // What the member last said of itself.
+    private(set) var revision = Revision.zero
+    private(set) var term = Term.zero
+    private(set) var hasLeader = false
+    private(set) var isLearner = false
+    private var statusReadAt = NIODeadline.uptimeNanoseconds(0)
+    /// Age of the published status beyond which it is read again; a read takes a lock and copies.
+    private static let statusAge: TimeAmount = .milliseconds(5)
+
+    // Deadlines: `earliest` is at or before every deadline in the table.
+    private var earliest = NIODeadline.distantFuture
+    private var deadlineTimer: Scheduled<Void>?
+    /// Least time between two looks through the table.
+    private static let deadlineStep: TimeAmount = .milliseconds(5)
+
+    private(set) var isPaused = false
+    private var held: [ReplicaDelivery] = []
+    private(set) var isDraining = false
+    private(set) var isClosed = false
+    private var whenEmpty: EventLoopPromise<Void>?
+
+    init(number: UInt8, eventLoop: any EventLoop, port: any ReplicaPort, bounds: ClientBounds, logger: Logger) {
+        self.number = number
+        self.eventLoop = eventLoop
+        self.port = port
+        self.bounds = bounds
+        self.logger = logger
+        identity = port.identity
+    }
+
+    // MARK: The table of calls
+
+    static let maxCalls = 1 << 24
+
+    /// nil when the table is full.
+    func open(_ connection: GRPCConnection?, _ stream: StreamID, _ method: MethodID, _ work: ClientCall.Work, requiresLeader: Bool = false,
+              deadline: NIODeadline = .distantFuture) -> Int? {
+        let place: Int
+        if let last = free.popLast() {
+            place = Int(last)
+        } else {
+            guard calls.count < ClientLoop.maxCalls else { return nil }
+            place = calls.count
+            calls.append(ClientCall())
+        }
+        calls[place].stream = stream
+        calls[place].method = method
+        calls[place].requiresLeader = requiresLeader
+        calls[place].connection = connection
+        calls[place].work = work
+        calls[place].deadline = deadline
+        waitingCalls += 1
+        if deadline < earliest { watchDeadline(deadline) }
+        return place
+    }
+
+    /// Gives a place back. Answers that still come for it find nothing.
+    func close(_ place: Int) {
+        calls[place].generation &+= 1
+        calls[place].connection = nil
+        calls[place].work = .free
+        calls[place].deadline = .distantFuture
+        free.append(UInt32(place))
+        waitingCalls -= 1
+    }
+
+    @inline(__always)
+    private func slot(_ place: Int) -> UInt64 { UInt64(calls[place].generation) << 24 | UInt64(place) }
+    @inline(__always)
+    func token(_ place: Int) -> RequestToken { RequestToken(loop: number, slot: slot(place)) }
+    func streamID(_ place: Int) -> WatchStreamID { WatchStreamID(loop: number, slot: slot(place)) }
+
+    /// The place of a call that still waits.
+    @inline(__always)
+    private func find(_ slot: UInt64) -> Int? {
+        let place = Int(slot & 0xff_ffff)
+        guard place < calls.count, calls[place].generation == UInt32(truncatingIfNeeded: slot >> 24 & 0xffff_ffff) else { return nil }
+        if case .free = calls[place].work { return nil }
+        return place
+    }
+
+    func work(_ place: Int) -> ClientCall.Work { calls[place].work }
+    func setWork(_ place: Int, _ work: ClientCall.Work) { calls[place].work = work }
+    func method(_ place: Int) -> MethodID { calls[place].method }
+    func requiresLeader(_ place: Int) -> Bool { calls[place].requiresLeader }
+
+    // MARK: To the member
+
+    func post(_ event: ReplicaEvent) {
+        outbox.append(event)
+        guard !isPostScheduled else { return }
+        isPostScheduled = true
+        // Runs once all sockets of this turn have been read.
+        eventLoop.execute { self.flushOutbox() }
+    }
+
+    func ask(_ place: Int, _ request: Request) {
+        post(.request(token(place), request, requiresLeader: calls[place].requiresLeader))
+    }
+
+    private func flushOutbox() {
+        isPostScheduled = false
+        guard !outbox.isEmpty, !isPaused else { return }
+        let batch = outbox
+        outbox = []
+        outbox.reserveCapacity(min(batch.count, 1_024))
+        port.post(batch)
+        refreshStatus()
+        if receivedBytes > 0 {
+            port.metrics.clientReceivedBytes.add(receivedBytes, ordering: .relaxed)
+            receivedBytes = 0
+        }
+    }
+
+    /// Reads what the member published, unless that was done a moment ago.
+    func refreshStatus(always: Bool = false) {
+        let now = NIODeadline.now()
+        guard always || now - statusReadAt >= ClientLoop.statusAge, let status = port.published else { return }
+        statusReadAt = now
+        revision = max(revision, status.revision)
+        term = status.raft.hardState.term
+        hasLeader = status.raft.leader != .none
+        isLearner = status.isLearner
+    }
+
+    /// The header for what this loop answers itself, and for answers that come without one.
+    func header() -> ResponseHeader {
+        ResponseHeader(clusterID: identity.cluster, memberID: identity.member, revision: revision, raftTerm: term)
+    }
+
+    // MARK: From the member
+
+    public func deliver(_ delivery: ReplicaDelivery) {
+        guard !isClosed else { return }
+        if isPaused {
+            held.append(delivery)
+            return
+        }
+        if !delivery.watch.isEmpty || !delivery.answers.isEmpty { refreshStatus() }
+        for (token, answer) in delivery.answers {
+            if let place = find(token.slot) { take(answer, place) }
+        }
+        for grant in delivery.grants { evaluate(grant) }
+        for output in delivery.watch {
+            guard let place = find(output.stream.rawValue & 0x00ff_ffff_ffff_ffff), case .watch(let watch) = calls[place].work else { continue }
+            calls[place].connection?.send(output.response, on: calls[place].stream, of: watch)
+        }
+        for stream in delivery.leaderlessStreams {
+            guard let place = find(stream.rawValue & 0x00ff_ffff_ffff_ffff) else { continue }
+            fail(place, .noLeader)
+        }
+        flushTouched()
+        if sentBytes > 0 {
+            port.metrics.clientSentBytes.add(sentBytes, ordering: .relaxed)
+            sentBytes = 0
+        }
+        if isPostScheduled { flushOutbox() }
+    }
+
+    private func take(_ answer: Answer, _ place: Int) {
+        switch answer {
+        case .encoded(let bytes): return respond(place, bytes)
+        case .failed(let error): return fail(place, error)
+        case .leaseRenewed(_, let ttl):
+            if case .renewal(let call, let index) = calls[place].work { return renewed(place, call, index, .success(ttl)) }
+        case .leaseState(let lease, let remaining, let granted, let keys):
+            return respond(place) {
+                ResponseMessage.leaseTimeToLive(self.header(), lease: lease, remaining: remaining, granted: granted, keys: keys, into: &$0)
+            }
+        case .leases(let leases):
+            return respond(place) { ResponseMessage.leases(self.header(), leases, into: &$0) }
+        case .members(let members):
+            return respond(place) {
+                var header = self.header()
+                header.revision = .zero
+                ResponseMessage.members(header, members, into: &$0)
+            }
+        case .status(let status):
+            revision = max(revision, status.revision)
+            term = status.raft.hardState.term
+            return respond(place) {
+                ResponseMessage.status(self.header(), status, quota: self.identity.options.effectiveQuotaBytes, into: &$0)
+            }
+        case .leaderMoved:
+            return respond(place, [])
+        }
+        preconditionFailure("the member answered \(calls[place].method) with \(answer)")
+    }
+
+    // MARK: Reads
+
+    private func reader(for backend: any Backend) throws(BackendError) -> any BackendReader {
+        let identity = ObjectIdentifier(backend)
+        if let readers, readers.backend == identity { return readers.reader }
+        // The member has a new backend after it installed a snapshot.
+        let reader = try backend.makeReader()
+        readers = (identity, reader)
+        return reader
+    }
+
+    private func evaluate(_ grant: ReadGrant) {
+        let reader: any BackendReader
+        do throws(BackendError) {
+            reader = try self.reader(for: grant.backend)
+            try reader.refresh()
+        } catch {
+            let failure = ServiceError(.internal, "etcdserver: \(error.description)")
+            for token in grant.tokens { if let place = find(token.slot) { fail(place, failure) } }
+            return
+        }
+        defer { reader.release() }
+        revision = max(revision, grant.snapshot.revision)
+        term = max(term, grant.term)
+        let header = ResponseHeader(clusterID: identity.cluster, memberID: identity.member, raftTerm: grant.term)
+        for token in grant.tokens {
+            guard let place = find(token.slot) else { continue }
+            if let connection = calls[place].connection, connection.isClogged {
+                // It does not read what it has: its reads are asked again once there is room.
+                connection.putOff(token)
+                continue
+            }
+            switch calls[place].work {
+            case .range(let request): read(place, request, grant.snapshot, header, reader)
+            case .readTxn(let request):
+                do throws(ServiceError) {
+                    let result = try grant.snapshot.readOnlyTxn(request, reader: reader)
+                    respond(place) { result.encode(header: header, into: &$0) }
+                } catch {
+                    fail(place, error)
+                }
+            case .probe(let probe):
+                close(place)
+                do throws(ServiceError) {
+                    _ = try grant.snapshot.range(RangeRequest(key: [0], limit: 1, keysOnly: true), reader: reader)
+                    probe.finish(nil)
+                } catch {
+                    probe.finish(error)
+                }
+            case .hash, .hashKV: hash(place, token, grant, header)
+            case .free, .answered, .renewal, .watch, .keepAlive, .healthWatch:
+                preconditionFailure("the member granted a read to \(calls[place].method)")
+            }
+        }
+    }
+
+    @inline(__always)
+    private func read(_ place: Int, _ request: RangeRequest, _ snapshot: StoreSnapshot, _ header: ResponseHeader, _ reader: any BackendReader) {
+        var writer = ByteWriter()
+        swap(&writer, &scratch)
+        do throws(ServiceError) {
+            try snapshot.rangeEncoded(request, header: header, reader: reader, into: &writer)
+            respond(place, writer.bytes)
+        } catch {
+            fail(place, error)
+        }
+        if writer.bytes.capacity <= 64 << 10 {
+            writer.bytes.removeAll(keepingCapacity: true)
+            swap(&writer, &scratch)
+        } else {
+            // A large answer is kept by its stream, not copied: the next one gets memory of its own.
+            scratch = ByteWriter(capacity: 4_096)
+        }
+    }
+
+    /// A hash reads the whole store, so it has a thread of its own for as long as it takes.
+    private func hash(_ place: Int, _ token: RequestToken, _ grant: ReadGrant, _ header: ResponseHeader) {
+        let work = calls[place].work
+        let snapshot = grant.snapshot
+        let backend = grant.backend
+        let wanted: Revision? = if case .hashKV(let revision) = work { revision } else { nil }
+        setWork(place, .answered)
+        LongReads.run { [self] in
+            var writer = ByteWriter(capacity: 64)
+            var failure: ServiceError?
+            do {
+                let reader = try backend.makeReader()
+                try reader.refresh()
+                defer { reader.release() }
+                if let wanted {
+                    ResponseMessage.hashKV(header, try snapshot.hashKV(revision: wanted, reader: reader), into: &writer)
+                } else {
+                    var header = header
+                    header.revision = snapshot.revision
+                    ResponseMessage.hash(header, try backendHash(reader), into: &writer)
+                }
+            } catch let error as ServiceError {
+                failure = error
+            } catch let error as BackendError {
+                failure = ServiceError(.internal, "etcdserver: \(error.description)")
+            } catch {
+                preconditionFailure("untyped \(error)")
+            }
+            let bytes = writer.bytes
+            let outcome = failure
+            eventLoop.execute { [self] in
+                guard let place = find(token.slot) else { return }
+                if let outcome { fail(place, outcome) } else { respond(place, bytes) }
+                flushTouched()
+            }
+        }
+    }
+
+    /// Reads that were put off because their connection was clogged.
+    func askAgain(_ tokens: [RequestToken]) {
+        for token in tokens {
+            guard let place = find(token.slot) else { continue }
+            switch calls[place].work {
+            case .range(let request): ask(place, request.serializable ? .localRead : .read)
+            case .readTxn(let request): ask(place, request.isSerializable ? .localRead : .read)
+            case .hash, .hashKV: ask(place, .localRead)
+            default: break
+            }
+        }
+    }
+
+    /// Asks the member for a read and says whether it succeeded.
+    func probe(linearizable: Bool, _ body: @escaping (ServiceError?) -> Void) {
+        guard !isClosed, let place = open(nil, 0, .range, .probe(ReadProbe(body))) else { return body(.stopped) }
+        ask(place, linearizable ? .read : .localRead)
+    }
+
+    // MARK: Ends of calls
+
+    /// Answers a call with one message and OK.
+    private func respond(_ place: Int, _ bytes: [UInt8]) {
+        guard let connection = calls[place].connection else { return close(place) }
+        guard bytes.count <= bounds.maxResponseBytes else {
+            return fail(place, ServiceError(.resourceExhausted,
+                                            "grpc: trying to send message larger than max (\(bytes.count) vs. \(bounds.maxResponseBytes))"))
+        }
+        let stream = calls[place].stream
+        connection.respond(stream, bytes)
+        counters.send(calls[place].method)
+        counters.handle(calls[place].method, .ok)
+        connection.table.remove(stream)
+        close(place)
+    }
+
+    private func respond(_ place: Int, _ write: (inout ByteWriter) -> Void) {
+        var writer = ByteWriter(capacity: 128)
+        write(&writer)
+        respond(place, writer.bytes)
+    }
+
+    func fail(_ place: Int, _ error: ServiceError) {
+        switch calls[place].work {
+        case .renewal(let call, let index): return renewed(place, call, index, .failure(error))
+        case .probe(let probe):
+            close(place)
+            return probe.finish(error)
+        case .free, .answered, .range, .readTxn, .hash, .hashKV, .watch, .keepAlive, .healthWatch: break
+        }
+        let stream = calls[place].stream
+        let connection = calls[place].connection
+        drop(place, error.code)
+        connection?.finish(stream, error.code, error.message)
+    }
+
+    /// Ends a call without a word to its client: what runs at the member is called off.
+    func drop(_ place: Int, _ code: StatusCode) {
+        counters.handle(calls[place].method, code)
+        switch calls[place].work {
+        case .watch: post(.watch(streamID(place), .close))
+        case .keepAlive(let call):
+            for index in call.head..<call.entries.count {
+                guard let token = call.entries[index].running else { continue }
+                post(.cancel(token))
+                if let place = find(token.slot) { close(place) }
+            }
+            call.entries = []
+            call.head = 0
+            call.next = 0
+        case .free, .answered, .range, .readTxn, .hash, .hashKV, .renewal, .healthWatch, .probe: break
+        }
+        calls[place].connection?.table.remove(calls[place].stream)
+        close(place)
+    }
+
+    /// The client no longer waits for this call.
+    func cancel(_ place: Int, _ code: StatusCode) {
+        switch calls[place].work {
+        case .watch, .keepAlive, .healthWatch: break
+        default: post(.cancel(token(place)))
+        }
+        drop(place, code)
+    }
+
+    // MARK: Keep-alive
+
+    private func renewed(_ place: Int, _ call: KeepAliveCall, _ index: Int, _ result: Result<Int64, ServiceError>) {
+        let connection = calls[place].connection
+        let stream = calls[place].stream
+        close(place)
+        let at = index - call.base
+        precondition(at >= call.head && at < call.entries.count, "renewal \(index) of a stream at \(call.base)+\(call.head)")
+        call.entries[at].running = nil
+        call.entries[at].result = result
+        call.running -= 1
+        connection?.advance(call, on: stream)
+    }
+
+    // MARK: Deadlines
+
+    private func watchDeadline(_ deadline: NIODeadline) {
+        earliest = deadline
+        guard !isPaused else { return }
+        deadlineTimer?.cancel()
+        deadlineTimer = eventLoop.scheduleTask(deadline: max(deadline, .now() + ClientLoop.deadlineStep)) { self.expire() }
+    }
+
+    private func expire() {
+        deadlineTimer = nil
+        guard !isPaused, !isClosed else { return }
+        let now = NIODeadline.now()
+        earliest = .distantFuture
+        var next = NIODeadline.distantFuture
+        for place in calls.indices where calls[place].deadline != .distantFuture {
+            if calls[place].deadline <= now { expire(place) } else { next = min(next, calls[place].deadline) }
+        }
+        if next < earliest { watchDeadline(next) }
+        flushTouched()
+    }
+
+    private func expire(_ place: Int) {
+        // etcd answers this one call with its own words. (§8.8)
+        let error = calls[place].method == .moveLeader
+            ? ServiceError.leaderTransferTimeout : ServiceError(.deadlineExceeded, "context deadline exceeded")
+        let stream = calls[place].stream
+        let connection = calls[place].connection
+        cancel(place, error.code)
+        connection?.finish(stream, error.code, error.message)
+    }
+
+    // MARK: Connections
+
+    func touch(_ connection: GRPCConnection) {
+        guard !connection.needsFlush else { return }
+        connection.needsFlush = true
+        touched.append(connection)
+    }
+
+    /// One write and one flush per connection that has something to send.
+    func flushTouched() {
+        while let connection = touched.popLast() { connection.flush() }
+    }
+
+    func register(_ channel: ClientChannel) {
+        channels[ObjectIdentifier(channel)] = channel
+        counters.connections += 1
+        if isPaused { channel.setReading(false) }
+    }
+
+    func unregister(_ channel: ClientChannel) {
+        guard channels.removeValue(forKey: ObjectIdentifier(channel)) != nil else { return }
+        counters.connections -= 1
+        if channels.isEmpty { whenEmpty?.succeed() }
+    }
+
+    // MARK: Standing still and ending
+
+    /// Stands still as a stopped process does: nothing is read, written or timed. What arrives waits.
+    func setPaused(_ paused: Bool) {
+        eventLoop.preconditionInEventLoop()
+        guard paused != isPaused, !isClosed else { return }
+        isPaused = paused
+        for channel in channels.values { channel.setReading(!paused) }
+        if paused {
+            deadlineTimer?.cancel()
+            deadlineTimer = nil
+            return
+        }
+        flushOutbox()
+        let waiting = held
+        held = []
+        for delivery in waiting { deliver(delivery) }
+        for channel in channels.values { channel.grpc?.flush() }
+        if earliest != .distantFuture { watchDeadline(earliest) }
+    }
+
+    /// Takes no new calls and lets those that run finish; streams that would run for ever are ended.
+    func drain() -> EventLoopFuture<Void> {
+        eventLoop.preconditionInEventLoop()
+        isDraining = true
+        for channel in channels.values { channel.drain() }
+        if channels.isEmpty || isClosed { return eventLoop.makeSucceededVoidFuture() }
+        let promise = whenEmpty ?? eventLoop.makePromise(of: Void.self)
+        whenEmpty = promise
+        return promise.futureResult
+    }
+
+    /// Closes every connection at once.
+    /// - Parameter abruptly: with a reset and nothing flushed, as when the process is killed.
+    func closeAll(abruptly: Bool) {
+        eventLoop.preconditionInEventLoop()
+        isClosed = abruptly
+        isPaused = false
+        held = []
+        deadlineTimer?.cancel()
+        deadlineTimer = nil
+        for channel in channels.values { channel.close(abruptly: abruptly) }
+        flushOutbox()
+        isClosed = true
+        for place in calls.indices {
+            // Only the server's own questions have no connection that gives them back.
+            if case .probe(let probe) = calls[place].work {
+                close(place)
+                probe.finish(.stopped)
+            }
+        }
+        readers = nil
+        port.detach(self)
+    }
+}

@@ -1,0 +1,136 @@
+import Base
+import Log
+import Logging
+import NIOConcurrencyHelpers
+import NIOCore
+import NIOPosix
+import PosixDisk
+import Raft
+import Replica
+
+/// A cluster of nodes inside this process, on loopback: the playground's engine, and the way to have a cluster in a test.
+///
+///     let cluster = try EmbeddedCluster(nodes: 3, dataDirectory: path)
+///     try await cluster.start()
+///     // http://\(cluster.nodes[0].clientURL.authority) is an etcd endpoint now
+///     await cluster.stop()
+public final class EmbeddedCluster: @unchecked Sendable {
+    // @unchecked: `running` is under its lock; the rest is immutable.
+
+    /// Where one node of the cluster lives; stays the same when the node is killed and started again.
+    public struct Place: Hashable, Sendable {
+        public var name: String
+        public var id: MemberID
+        public var clientURL: NodeURL
+        public var peerURL: NodeURL
+        public var dataDirectory: String
+    }
+
+    /// News of one node.
+    public struct Event: Sendable {
+        public var node: MemberID
+        public var at: WallTime
+        public var note: ReplicaNote
+    }
+
+    public let nodes: [Place]
+    public let links = SwitchedLinks()
+    private let configurations: [NodeConfiguration]
+    private let replicaGroup: MultiThreadedEventLoopGroup
+    private let clientGroup: MultiThreadedEventLoopGroup
+    private let makeDisk: @Sendable (MemberID) -> any Disk
+    private let makeClock: @Sendable (MemberID) -> any NodeClock
+    private let logger: Logger
+    private let running = NIOLockedValueBox<[MemberID: Node]>([:])
+    private let observer = NIOLockedValueBox<(@Sendable (Event) -> Void)?>(nil)
+
+    /// - Parameters:
+    ///   - ports: client and peer port of each node, both on 127.0.0.1.
+    ///   - disk, clock: handed to each node; the defaults are the real ones.
+    public init(ports: [(client: Int, peer: Int)], dataDirectory: String, token: String = "quarterdeck-playground",
+                options: ReplicaOptions = ReplicaOptions(), logger: Logger = Logger(label: "quarterdeck", factory: { _ in SwiftLogNoOpLogHandler() }),
+                disk: @escaping @Sendable (MemberID) -> any Disk = { _ in PosixDisk() },
+                clock: @escaping @Sendable (MemberID) -> any NodeClock = { _ in SystemClock() }) {
+        precondition(!ports.isEmpty, "a cluster has at least one node")
+        let members = ports.enumerated().map { (name: "n\($0.offset + 1)", url: NodeURL(host: "127.0.0.1", port: $0.element.peer)) }
+        var places: [Place] = []
+        var configurations: [NodeConfiguration] = []
+        for (member, port) in zip(members, ports) {
+            var configuration = NodeConfiguration()
+            configuration.name = member.name
+            configuration.dataDirectory = dataDirectory + "/" + member.name
+            configuration.listenClientURLs = [NodeURL(host: "127.0.0.1", port: port.client)]
+            configuration.advertiseClientURLs = configuration.listenClientURLs
+            configuration.listenPeerURLs = [member.url]
+            configuration.initialAdvertisePeerURLs = [member.url]
+            configuration.initialCluster = members
+            configuration.initialClusterToken = token
+            configuration.options = options
+            configurations.append(configuration)
+            places.append(Place(name: member.name, id: Identifiers.member(peerURLs: [member.url.description], token: token),
+                                clientURL: configuration.listenClientURLs[0], peerURL: member.url, dataDirectory: configuration.dataDirectory))
+        }
+        nodes = places
+        self.configurations = configurations
+        self.logger = logger
+        makeDisk = disk
+        makeClock = clock
+        // Each machine has a loop of its own, as it would have in a process of its own.
+        replicaGroup = MultiThreadedEventLoopGroup(numberOfThreads: ports.count)
+        clientGroup = MultiThreadedEventLoopGroup(numberOfThreads: min(2, ports.count))
+    }
+
+    /// Receives every node's news from then on, on the nodes' own loops; must return at once.
+    public func observe(_ handler: @escaping @Sendable (Event) -> Void) { observer.withLockedValue { $0 = handler } }
+
+    public func node(_ id: MemberID) -> Node? { running.withLockedValue { $0[id] } }
+
+    /// Starts every node. On a failure those already started are killed.
+    public func start() async throws(NodeError) {
+        do {
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                for place in nodes { group.addTask { try await self.start(place.id) } }
+                try await group.waitForAll()
+            }
+        } catch {
+            for place in nodes { await kill(place.id) }
+            throw (error as? NodeError) ?? .stopped("\(error)")
+        }
+    }
+
+    /// Starts a node that does not run, on the data it has.
+    public func start(_ id: MemberID) async throws(NodeError) {
+        guard let at = nodes.firstIndex(where: { $0.id == id }) else { throw .configuration("no node \(id) in this cluster") }
+        guard node(id) == nil else { throw .configuration("\(nodes[at].name) runs already") }
+        var environment = NodeEnvironment(clientGroup: clientGroup, replicaGroup: replicaGroup, logger: logger)
+        environment.disk = makeDisk(id)
+        environment.clock = makeClock(id)
+        environment.links = links
+        environment.observe = { [observer] note, at in observer.withLockedValue { $0 }?(Event(node: id, at: at, note: note)) }
+        let node = try await Node.start(configurations[at], in: environment)
+        running.withLockedValue { $0[id] = node }
+        node.ended.whenSuccess { [weak self] error in
+            self?.running.withLockedValue { if $0[id] === node { $0[id] = nil } }
+            _ = error
+        }
+    }
+
+    public func stop(_ id: MemberID) async { await node(id)?.stop() }
+    public func kill(_ id: MemberID) async { await node(id)?.kill() }
+
+    /// Stops every node cleanly and gives the threads back.
+    public func stop() async {
+        await withTaskGroup(of: Void.self) { group in
+            for place in nodes { group.addTask { await self.node(place.id)?.stop(handingOver: false) } }
+        }
+        try? await replicaGroup.shutdownGracefully()
+        try? await clientGroup.shutdownGracefully()
+    }
+
+    /// Kills every node and gives the threads back.
+    public func abandon() async {
+        for place in nodes { await kill(place.id) }
+        try? await replicaGroup.shutdownGracefully()
+        try? await clientGroup.shutdownGracefully()
+    }
+}

@@ -1,0 +1,325 @@
+import Base
+import LMDBBackend
+import Log
+import Logging
+import NIOConcurrencyHelpers
+import NIOCore
+import NIOPosix
+import PosixDisk
+import Raft
+import Replica
+import Store
+
+/// What a node gets from outside instead of reaching for it.
+public struct NodeEnvironment: Sendable {
+    public var disk: any Disk = PosixDisk()
+    public var clock: any NodeClock = SystemClock()
+    public var links: any LinkPolicy = OpenLinks()
+    /// Carries the client connections; several nodes of a process may share it.
+    public var clientGroup: any EventLoopGroup
+    /// Loops for the machine and its peers: each node takes one.
+    public var replicaGroup: any EventLoopGroup
+    public var logger: Logger
+    /// A number that no earlier run used.
+    public var seed: UInt64
+    /// News of the member, on its loop; must return at once.
+    public var observe: (@Sendable (ReplicaNote, WallTime) -> Void)?
+
+    public init(clientGroup: any EventLoopGroup, replicaGroup: any EventLoopGroup, logger: Logger, seed: UInt64 = .random(in: .min ... .max)) {
+        self.clientGroup = clientGroup
+        self.replicaGroup = replicaGroup
+        self.logger = logger
+        self.seed = seed
+    }
+}
+
+/// A running member: files, threads, connections, and the machine in the middle.
+public final class Node: @unchecked Sendable {
+    // @unchecked: what changes after `start` is under `state`'s lock or confined to the replica loop.
+    public let identity: NodeIdentity
+    public let configuration: NodeConfiguration
+    public var metrics: NodeMetrics { driver.metrics }
+    /// Completes when the node has ended: nil after `stop` or `kill`, else why it could not go on.
+    public let ended: EventLoopFuture<NodeError?>
+
+    let driver: ReplicaDriver
+    private let loop: any EventLoop
+    private let peers: PeerTransport
+    private let listeners: [ClientListener]
+    private let diskThread: DiskThread
+    private let backendThread: BackendThread
+    private let lock: DirectoryLock
+    private let logger: Logger
+    private let endedPromise: EventLoopPromise<NodeError?>
+    private enum Phase { case running, stopping, stopped }
+    private let phase = NIOLockedValueBox(Phase.running)
+    private let storeNumber: NIOLockedValueBox<UInt64>
+
+    /// Loads the files and starts to listen. Returns when clients and peers can connect; does not wait for a leader.
+    public static func start(_ configuration: NodeConfiguration, in environment: NodeEnvironment) async throws(NodeError) -> Node {
+        do {
+            return try await make(configuration, environment)
+        } catch let error as NodeError {
+            throw error
+        } catch {
+            throw .stopped("\(error)")
+        }
+    }
+
+    private static func make(_ configuration: NodeConfiguration, _ environment: NodeEnvironment) async throws -> Node {
+        try configuration.validate()
+        let (members, own) = try configuration.initialMembers()
+        let cluster = Identifiers.cluster(members: members.map(\.id))
+        var options = configuration.options
+        options.name = configuration.name
+        options.clientURLs = configuration.advertiseClientURLs.map(\.description)
+        let identity = NodeIdentity(cluster: cluster, member: own, name: configuration.name, options: options)
+        let files = NodeFiles(dataDirectory: configuration.effectiveDataDirectory, disk: environment.disk)
+        let lock: DirectoryLock
+        do { lock = try DirectoryLock(directory: files.dataDirectory) } catch { throw NodeError.dataDirectory("\(error)") }
+        // Loading takes as long as the store is large: not on a loop.
+        let mapSize = LMDBBackend.mapSizeBytes(quotaBytes: Int(min(options.effectiveQuotaBytes, 1 << 40)))
+        let opened = UncheckedBox(try await NIOThreadPool.singleton.runIfActive {
+            UncheckedBox(try files.open(identity: LogIdentity(cluster: cluster, member: own), members: members, mapSizeBytes: mapSize))
+        }.value)
+        let state = opened.value.state
+        var logger = environment.logger
+        logger[metadataKey: "member"] = "\(configuration.name)"
+        if let repair = opened.value.repair { logger.warning("\(repair)") }
+        guard state.membership.member(own) != nil else {
+            throw NodeError.dataDirectory("\(files.dataDirectory) belongs to another member: point this member at its own data directory")
+        }
+
+        let loop = environment.replicaGroup.next()
+        let metrics = NodeMetrics()
+        let clock = environment.clock
+        let backend = opened.value.backend
+        var generator = SeededGenerator(seed: environment.seed)
+        let replica = UncheckedBox(Replica(
+            id: own, cluster: cluster, options: options, state: state, restart: opened.value.restart, backend: backend,
+            reader: try backend.makeReader(), incarnation: UInt32(truncatingIfNeeded: generator.next()), generator: generator.split("\(own)"),
+            now: clock.now()))
+        let driver = ReplicaDriver(identity: identity, replica: replica.value, backend: backend, loop: loop, clock: clock, metrics: metrics, logger: logger)
+        let failed = NIOLockedValueBox<(@Sendable (String) -> Void)?>(nil)
+        let fail: @Sendable (String) -> Void = { reason in failed.withLockedValue { $0 }?(reason) }
+        let diskThread = DiskThread(name: "\(configuration.name)-disk", log: opened.value.log, clock: clock, metrics: metrics,
+                                    persisted: { driver.post(.persisted($0)) }, failed: { fail("the log stopped: \($0)") })
+        let backendThread = BackendThread(name: "\(configuration.name)-store", clock: clock, metrics: metrics,
+                                          committed: { driver.post(.backendCommitted($0, $1)) }, failed: { fail("the store stopped: \($0)") })
+        let storeNumber = NIOLockedValueBox(opened.value.storeNumber)
+
+        let peers = PeerTransport(identity: identity, loop: loop, links: environment.links, metrics: metrics, logger: logger, intake: { channel, peer in
+            SnapshotIntake(channel: channel, identity: identity, peer: peer, backendThread: backendThread, logger: logger, makeBackend: {
+                let number = storeNumber.withLockedValue { (number: inout UInt64) -> UInt64 in
+                    number += 1
+                    return number
+                }
+                return (try LMDBBackend(path: files.storePath(number), mapSizeBytes: mapSize), { files.removeStore(number) })
+            }, completed: { received, answer in
+                Node.install(received, answer, on: driver, files: files, backendThread: backendThread, logger: logger)
+            })
+        }, post: { driver.post($0) })
+        let sender = SnapshotSender(identity: identity, loop: loop, links: environment.links, metrics: metrics, logger: logger) { peer, succeeded in
+            driver.post(.snapshotSent(to: peer, succeeded: succeeded))
+        }
+        driver.diskThread = diskThread
+        driver.backendThread = backendThread
+        driver.sendToPeers = { peers.send($0) }
+        driver.sendSnapshot = { [unowned driver] peer in
+            guard let address = peers.address(of: peer) else { return driver.post(.snapshotSent(to: peer, succeeded: false)) }
+            sender.send(to: address, from: driver.backend)
+        }
+        driver.observe = environment.observe.map { observe in { observe($0, $1) } }
+        driver.fail = { fail($0) }
+
+        var peerAddresses: [PeerAddress] = []
+        for member in state.membership.members where member.id != own {
+            guard let first = member.peerURLs.first else { continue }
+            let url = try NodeURL(parsing: first)
+            peerAddresses.append(PeerAddress(id: member.id, host: url.host, port: url.port))
+        }
+        var listeners: [ClientListener] = []
+        do {
+            for url in configuration.listenPeerURLs {
+                do {
+                    _ = try await peers.listen(host: url.host, port: url.port).get()
+                } catch { throw listenError(url, error) }
+            }
+            for url in configuration.listenClientURLs {
+                do {
+                    listeners.append(try await ClientListener.start(port: driver, group: environment.clientGroup, host: url.host, tcpPort: url.port, logger: logger))
+                } catch let error as NodeError { throw error } catch { throw listenError(url, error) }
+            }
+        } catch {
+            for listener in listeners { listener.abort() }
+            try? await loop.flatSubmit { peers.close(abruptly: true) }.get()
+            diskThread.stop(abandoning: true)
+            backendThread.stop(abandoning: true)
+            throw error
+        }
+        let node = Node(identity: identity, configuration: configuration, driver: driver, loop: loop, peers: peers, listeners: listeners,
+                        diskThread: diskThread, backendThread: backendThread, lock: lock, logger: logger, storeNumber: storeNumber)
+        failed.withLockedValue { $0 = { [weak node] reason in node?.fail(reason) } }
+        try await loop.submit {
+            peers.setPeers(peerAddresses)
+            driver.start()
+        }.get()
+        logger.info("serving", metadata: ["id": "\(own)", "cluster": "\(cluster)", "clients": "\(configuration.listenClientURLs.map(\.description))",
+                                          "peers": "\(configuration.listenPeerURLs.map(\.description))", "new": "\(opened.value.isNew)"])
+        return node
+    }
+
+    private static func listenError(_ url: NodeURL, _ error: any Error) -> NodeError {
+        if let error = error as? IOError, error.errnoCode == EADDRINUSE { return .portInUse(url.authority) }
+        return .listen(url.authority, reason: "\(error)")
+    }
+
+    private init(identity: NodeIdentity, configuration: NodeConfiguration, driver: ReplicaDriver, loop: any EventLoop, peers: PeerTransport,
+                 listeners: [ClientListener], diskThread: DiskThread, backendThread: BackendThread, lock: DirectoryLock, logger: Logger,
+                 storeNumber: NIOLockedValueBox<UInt64>) {
+        self.identity = identity
+        self.configuration = configuration
+        self.driver = driver
+        self.loop = loop
+        self.peers = peers
+        self.listeners = listeners
+        self.diskThread = diskThread
+        self.backendThread = backendThread
+        self.lock = lock
+        self.logger = logger
+        self.storeNumber = storeNumber
+        endedPromise = loop.makePromise()
+        ended = endedPromise.futureResult
+    }
+
+    // MARK: Reading
+
+    /// The member's latest picture of itself; nil before its first turn.
+    public var status: ReplicaStatus? { driver.published }
+
+    // MARK: Ending
+
+    /// Hands leadership over, lets requests finish, writes what is left and closes.
+    /// - Parameter handingOver: false when the whole cluster stops, so that nobody waits for an heir.
+    public func stop(handingOver: Bool = true) async {
+        guard begin(.stopping) else { return _ = try? await ended.get() }
+        if handingOver, let raft = status?.raft, raft.configuration.voters.count > 1 { await handOver() }
+        for listener in listeners { await listener.close() }
+        try? await loop.flatSubmit { self.peers.close(abruptly: false) }.get()
+        let commit: BackendCommit? = try? await withIdleBackend { $0.takeFinalCommit() }.get()
+        try? await loop.submit { self.driver.stop() }.get()
+        if let commit { backendThread.submit(.commit(commit, driver.backend)) }
+        await offLoop {
+            self.diskThread.stop(abandoning: false)
+            self.backendThread.stop(abandoning: false)
+        }
+        end(nil)
+    }
+
+    /// As SIGKILL would: nothing is flushed, connections are reset. Returns when the ports are free.
+    public func kill() async {
+        guard begin(.stopping) else { return _ = try? await ended.get() }
+        await abandon()
+        end(nil)
+    }
+
+    private func abandon() async {
+        for listener in listeners { listener.abort() }
+        try? await loop.submit { self.driver.stop() }.get()
+        try? await loop.flatSubmit { self.peers.close(abruptly: true) }.get()
+        await offLoop {
+            self.diskThread.stop(abandoning: true)
+            self.backendThread.stop(abandoning: true)
+        }
+    }
+
+    /// The disk failed or the machine cannot go on: no acknowledgement, vote or read leaves this member any more.
+    private func fail(_ reason: String) {
+        guard begin(.stopping) else { return }
+        logger.critical("the node stops", metadata: ["reason": "\(reason)"])
+        Task {
+            await abandon()
+            end(.stopped(reason))
+        }
+    }
+
+    private func begin(_ next: Phase) -> Bool {
+        phase.withLockedValue { phase in
+            guard phase == .running else { return false }
+            phase = next
+            return true
+        }
+    }
+
+    private func end(_ error: NodeError?) {
+        phase.withLockedValue { $0 = .stopped }
+        endedPromise.succeed(error)
+    }
+
+    /// Gives leadership away; goes on when another member leads or after an election timeout.
+    private func handOver() async {
+        let own = identity.member
+        let deadline = SystemClock().now() + identity.options.raft.electionTimeout
+        driver.post(.resign)
+        while SystemClock().now() < deadline {
+            guard let leads = try? await loop.submit({ self.driver.isLeader }).get(), leads else { return }
+            try? await Task.sleep(for: .milliseconds(5))
+        }
+        logger.warning("no other member took over leadership in time", metadata: ["member": "\(own)"])
+    }
+
+    private func withIdleBackend<T: Sendable>(_ body: @escaping @Sendable (ReplicaDriver) -> T) -> EventLoopFuture<T> {
+        let promise = loop.makePromise(of: T.self)
+        loop.execute { self.driver.whenNoCommitIsInFlight { promise.succeed(body($0)) } }
+        return promise.futureResult
+    }
+
+    private func offLoop(_ body: @escaping @Sendable () -> Void) async {
+        _ = try? await NIOThreadPool.singleton.runIfActive { body() }
+    }
+
+    // MARK: Faults, for the playground
+
+    /// Stands still as under SIGSTOP: connections stay open, nothing is read, answered or ticked.
+    public func setPaused(_ paused: Bool) async {
+        for listener in listeners { listener.setPaused(paused) }
+        try? await loop.submit {
+            self.peers.setPaused(paused)
+            self.driver.setPaused(paused)
+        }.get()
+    }
+
+    // MARK: Snapshots from the leader
+
+    /// A whole snapshot has arrived in a file of its own: loads it, and when the member still wants it, switches over. On the
+    /// replica loop.
+    private static func install(_ received: SnapshotIntake.Received, _ answer: @escaping (Bool) -> Void, on driver: ReplicaDriver, files: NodeFiles,
+                                backendThread: BackendThread, logger: Logger) {
+        let answer = UncheckedBox(answer)
+        guard driver.wants(received.metadata) else {
+            received.discard()
+            return answer.value(false)
+        }
+        backendThread.submit(.run {
+            let loaded: UncheckedBox<(ReplicaState, any BackendReader)>?
+            do {
+                let reader = try received.backend.makeReader()
+                loaded = UncheckedBox((try ReplicaState.load(from: reader), reader))
+                try files.disk.syncDirectory(files.storeDirectory)
+            } catch {
+                logger.error("snapshot cannot be used", metadata: ["reason": "\(error)"])
+                loaded = nil
+            }
+            driver.loop.execute {
+                driver.whenNoCommitIsInFlight { driver in
+                    guard let (state, reader) = loaded?.value, driver.wants(received.metadata) else {
+                        received.discard()
+                        return answer.value(false)
+                    }
+                    driver.install(received.metadata, from: received.from, state: state, backend: received.backend, reader: reader)
+                    answer.value(true)
+                }
+            }
+        })
+    }
+}

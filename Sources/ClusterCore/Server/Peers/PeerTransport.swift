@@ -1,0 +1,302 @@
+import Base
+import Logging
+import NIOCore
+import NIOPosix
+import Replica
+
+/// Where a member's peers listen.
+struct PeerAddress: Hashable, Sendable {
+    var id: MemberID
+    var host: String
+    var port: Int
+}
+
+/// The connections between members: one out to each peer for what this member sends, one in from each for what it receives.
+/// Messages are dropped, never queued without bound: consensus repeats what matters.
+///
+/// Confined to the replica loop, hence @unchecked Sendable.
+final class PeerTransport: @unchecked Sendable {
+    /// Bytes on the way to one peer before messages to it are dropped: a few times what consensus keeps in flight.
+    static let maxPendingBytes = 64 << 20
+    /// Bytes kept while a connection is being made: enough for an election's messages.
+    static let maxWaitingBytes = 256 << 10
+    static let firstRetryDelay = TimeAmount.milliseconds(20)
+    static let maxRetryDelay = TimeAmount.milliseconds(500)
+    static let connectTimeout = TimeAmount.seconds(1)
+
+    let identity: NodeIdentity
+    let loop: any EventLoop
+    let links: any LinkPolicy
+    let metrics: NodeMetrics
+    let logger: Logger
+    private let post: ([ReplicaEvent]) -> Void
+    private let intake: SnapshotIntakeFactory
+    private var peers: [PeerLink] = []
+    private var listeners: [any Channel] = []
+    private var inbound: [ObjectIdentifier: any Channel] = [:]
+    private var isPaused = false
+    private var isClosed = false
+
+    init(identity: NodeIdentity, loop: any EventLoop, links: any LinkPolicy, metrics: NodeMetrics, logger: Logger, intake: SnapshotIntakeFactory,
+         post: @escaping ([ReplicaEvent]) -> Void) {
+        self.identity = identity
+        self.loop = loop
+        self.links = links
+        self.metrics = metrics
+        self.logger = logger
+        self.intake = intake
+        self.post = post
+    }
+
+    /// Starts listening. Connections that arrive before `start` wait.
+    func listen(host: String, port: Int) -> EventLoopFuture<any Channel> {
+        ServerBootstrap(group: loop)
+            .serverChannelOption(.backlog, value: 128)
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .childChannelOption(.socketOption(.tcp_nodelay), value: 1)
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    if self.isClosed { throw ChannelError.alreadyClosed }
+                    self.inbound[ObjectIdentifier(channel)] = channel
+                    if self.isPaused { _ = channel.setOption(.autoRead, value: false) }
+                    try channel.pipeline.syncOperations.addHandler(PeerReceiver(transport: self))
+                }
+            }
+            .bind(host: host, port: port)
+            .map { channel in
+                self.listeners.append(channel)
+                return channel
+            }
+    }
+
+    func setPeers(_ addresses: [PeerAddress]) {
+        loop.preconditionInEventLoop()
+        for address in addresses where address.id != identity.member {
+            let link = PeerLink(address: address, transport: self)
+            peers.append(link)
+            link.connect()
+        }
+    }
+
+    func address(of peer: MemberID) -> PeerAddress? { peers.first { $0.address.id == peer }?.address }
+
+    /// Sends a batch: one write a peer.
+    func send(_ messages: [PeerMessage]) {
+        guard !isClosed else { return }
+        for message in messages {
+            for link in peers where link.address.id == message.to { link.append(message) }
+        }
+        for link in peers { link.flush() }
+    }
+
+    func setPaused(_ paused: Bool) {
+        isPaused = paused
+        for channel in listeners { _ = channel.setOption(.autoRead, value: !paused) }
+        for channel in inbound.values { _ = channel.setOption(.autoRead, value: !paused) }
+    }
+
+    /// Abruptly: connections are reset, what was written but not sent is lost.
+    func close(abruptly: Bool) -> EventLoopFuture<Void> {
+        isClosed = true
+        var closes = listeners.map { $0.close() }
+        for channel in Array(inbound.values) + peers.compactMap(\.channel) {
+            if abruptly { resetOnClose(channel) }
+            closes.append(channel.close())
+        }
+        listeners = []
+        peers = []
+        return EventLoopFuture.andAllComplete(closes, on: loop)
+    }
+
+    // MARK: From the connections
+
+    fileprivate func received(_ events: [ReplicaEvent]) { if !isClosed { post(events) } }
+    fileprivate func closed(_ channel: any Channel) { inbound.removeValue(forKey: ObjectIdentifier(channel)) }
+    fileprivate func lost(_ peer: MemberID) { if !isClosed { post([.peerUnreachable(peer)]) } }
+    fileprivate var mayConnect: Bool { !isClosed }
+    fileprivate func makeIntake(_ channel: any Channel, from peer: MemberID) -> SnapshotIntake { intake(channel, peer) }
+}
+
+/// Makes the receiver of a snapshot that a peer begins to stream on a connection.
+typealias SnapshotIntakeFactory = (any Channel, MemberID) -> SnapshotIntake
+
+/// Makes the next close a reset: the peer learns of it at once and nothing more is delivered.
+func resetOnClose(_ channel: any Channel) {
+    guard let options = channel.syncOptions else { return }
+    try? options.setOption(.socketOption(.so_linger), value: linger(l_onoff: 1, l_linger: 0))
+}
+
+/// The outgoing connection to one peer.
+private final class PeerLink {
+    let address: PeerAddress
+    private unowned let transport: PeerTransport
+    private(set) var channel: (any Channel)?
+    private var isConnecting = false
+    private var retryDelay = PeerTransport.firstRetryDelay
+    private var messages: [PeerMessage] = []
+    private var waiting = ByteWriter()
+    private var pendingBytes = 0
+
+    init(address: PeerAddress, transport: PeerTransport) {
+        self.address = address
+        self.transport = transport
+    }
+
+    func connect() {
+        guard transport.mayConnect, channel == nil, !isConnecting else { return }
+        isConnecting = true
+        let transport = transport
+        let this = UncheckedBox(self)
+        ClientBootstrap(group: transport.loop)
+            .channelOption(.socketOption(.tcp_nodelay), value: 1)
+            .connectTimeout(PeerTransport.connectTimeout)
+            .channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(PeerSender { this.value.disconnected() })
+                }
+            }
+            .connect(host: address.host, port: address.port)
+            .whenComplete { result in this.value.connected(result) }
+    }
+
+    private func connected(_ result: Result<any Channel, any Error>) {
+        isConnecting = false
+        switch result {
+        case .success(let channel):
+            guard transport.mayConnect else { return channel.close(promise: nil) }
+            self.channel = channel
+            retryDelay = PeerTransport.firstRetryDelay
+            if !waiting.bytes.isEmpty { write(takeWaiting()) }
+        case .failure:
+            waiting.bytes.removeAll()
+            retryLater()
+        }
+    }
+
+    private func disconnected() {
+        guard channel != nil else { return }
+        channel = nil
+        pendingBytes = 0
+        transport.lost(address.id)
+        retryLater()
+    }
+
+    private func retryLater() {
+        guard transport.mayConnect else { return }
+        let this = UncheckedBox(self)
+        let transport = transport
+        _ = transport.loop.scheduleTask(in: retryDelay) {
+            _ = transport
+            this.value.connect()
+        }
+        retryDelay = min(retryDelay * 2, PeerTransport.maxRetryDelay)
+    }
+
+    func append(_ message: PeerMessage) { messages.append(message) }
+
+    func flush() {
+        guard !messages.isEmpty else { return }
+        defer { messages.removeAll(keepingCapacity: true) }
+        let identity = transport.identity
+        guard transport.links.delivers(from: identity.member, to: address.id) else { return }
+        guard channel != nil || waiting.bytes.count < PeerTransport.maxWaitingBytes, pendingBytes < PeerTransport.maxPendingBytes else { return }
+        let frame = PeerFrame(kind: .messages, cluster: identity.cluster, from: identity.member, to: address.id)
+        frame.write(into: &waiting) { writer in
+            writer.writeVarint(UInt64(messages.count))
+            for message in messages {
+                let at = writer.bytes.count
+                writer.write(0 as UInt32)
+                message.encodeBody(into: &writer)
+                let length = UInt32(writer.bytes.count - at - 4)
+                writer.bytes.withUnsafeMutableBytes { $0.storeBytes(of: length.littleEndian, toByteOffset: at, as: UInt32.self) }
+            }
+        }
+        if channel != nil { write(takeWaiting()) }
+    }
+
+    private func takeWaiting() -> [UInt8] {
+        let bytes = waiting.bytes
+        waiting.bytes = []
+        waiting.bytes.reserveCapacity(4096)
+        return bytes
+    }
+
+    private func write(_ bytes: [UInt8]) {
+        guard let channel else { return }
+        let count = bytes.count
+        pendingBytes += count
+        transport.metrics.peerSentBytes.add(UInt64(count), ordering: .relaxed)
+        let this = UncheckedBox(self)
+        channel.writeAndFlush(channel.allocator.buffer(bytes: bytes)).whenComplete { _ in
+            this.value.pendingBytes = max(0, this.value.pendingBytes - count)
+        }
+    }
+}
+
+/// Watches an outgoing connection; peers send nothing on it.
+private final class PeerSender: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
+    private let closed: () -> Void
+    init(closed: @escaping () -> Void) { self.closed = closed }
+    func channelInactive(context: ChannelHandlerContext) { closed() }
+    func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+}
+
+/// Reads an incoming connection.
+private final class PeerReceiver: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+    private let transport: PeerTransport
+    private var reader = PeerFrameReader()
+    private var intake: SnapshotIntake?
+
+    init(transport: PeerTransport) { self.transport = transport }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        let bytes = unwrapInboundIn(data)
+        transport.metrics.peerReceivedBytes.add(UInt64(bytes.readableBytes), ordering: .relaxed)
+        reader.append(bytes)
+        var events: [ReplicaEvent] = []
+        do throws(PeerFrameFault) {
+            while try reader.next({ frame, payload throws(PeerFrameFault) in
+                guard frame.cluster == transport.identity.cluster else { throw .wrongCluster(frame.cluster) }
+                guard frame.to == transport.identity.member else { throw .wrongReceiver(frame.to) }
+                let delivers = transport.links.delivers(from: frame.from, to: frame.to)
+                switch frame.kind {
+                case .messages:
+                    if delivers { try decode(payload, frame, into: &events) }
+                case .snapshotBegin, .snapshotChunk, .snapshotEnd:
+                    guard delivers else { return context.close(promise: nil) }
+                    if intake == nil { intake = transport.makeIntake(context.channel, from: frame.from) }
+                    intake!.take(frame.kind, payload)
+                case .snapshotAccepted: break
+                }
+            }) {}
+        } catch {
+            transport.logger.warning("peer connection refused", metadata: ["peer": "\(context.remoteAddress?.description ?? "?")", "reason": "\(error)"])
+            context.close(promise: nil)
+        }
+        if !events.isEmpty { transport.received(events) }
+    }
+
+    private func decode(_ payload: UnsafeRawBufferPointer, _ frame: PeerFrame, into events: inout [ReplicaEvent]) throws(PeerFrameFault) {
+        do throws(DecodingFault) {
+            var reader = ByteReader(payload)
+            let count = try reader.readVarint()
+            for _ in 0..<count {
+                let length = Int(try reader.read(UInt32.self))
+                guard length <= reader.remaining else { throw .truncated }
+                var body = ByteReader(payload, offset: reader.offset, count: length)
+                reader.offset += length
+                events.append(.peer(try PeerMessage.decodeBody(&body, from: frame.from, to: frame.to)))
+            }
+        } catch { throw .decoding(error) }
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        intake?.abandon()
+        transport.closed(context.channel)
+        context.fireChannelInactive()
+    }
+    func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+}

@@ -1,0 +1,285 @@
+import Base
+import Log
+import Logging
+import NIOConcurrencyHelpers
+import NIOCore
+import Raft
+import Replica
+import Store
+
+/// Runs one member's machine on its event loop: collects events, carries out effects, keeps the one timer.
+///
+/// Everything but the mailbox and what is under a lock is confined to `loop`, hence @unchecked Sendable.
+final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
+    let identity: NodeIdentity
+    let metrics: NodeMetrics
+    let loop: any EventLoop
+    private let clock: any NodeClock
+    private let logger: Logger
+    private let replica: Replica
+    private var effects = ReplicaEffects()
+    private var timer: Scheduled<Void>?
+    private var timerDeadline = Instant.distantFuture
+    private var isTurnScheduled = false
+    private var ports: [(any ClientLoopPort)?] = []
+    private var deliveries: [ReplicaDelivery] = []
+    private var isPaused = false
+    private var isStopped = false
+
+    private struct Mailbox {
+        var events: [ReplicaEvent] = []
+        var isTurnDue = false
+    }
+    private let mailbox = NIOLockedValueBox(Mailbox())
+    private let publishedStatus = NIOLockedValueBox<ReplicaStatus?>(nil)
+    private var spareEvents: [ReplicaEvent] = []
+
+    // Where effects go. Set before `start`.
+    var diskThread: DiskThread!
+    var backendThread: BackendThread!
+    var backend: any Backend
+    var sendToPeers: (([PeerMessage]) -> Void)!
+    var sendSnapshot: ((MemberID) -> Void)!
+    /// Called on the loop for each note, with the time at which it happened.
+    var observe: ((ReplicaNote, WallTime) -> Void)?
+    /// Called on the loop once: the member cannot go on.
+    var fail: ((String) -> Void)!
+    /// Waits for the backend commit in flight, then runs once on the loop.
+    private var whenBackendIdle: [(ReplicaDriver) -> Void] = []
+
+    init(identity: NodeIdentity, replica: Replica, backend: any Backend, loop: any EventLoop, clock: any NodeClock, metrics: NodeMetrics,
+         logger: Logger) {
+        self.identity = identity
+        self.replica = replica
+        self.backend = backend
+        self.loop = loop
+        self.clock = clock
+        self.metrics = metrics
+        self.logger = logger
+    }
+
+    // MARK: Any thread
+
+    var published: ReplicaStatus? { publishedStatus.withLockedValue { $0 } }
+
+    func post(_ events: [ReplicaEvent]) {
+        let wakes = mailbox.withLockedValue { box in
+            box.events.append(contentsOf: events)
+            defer { box.isTurnDue = true }
+            return !box.isTurnDue
+        }
+        if wakes { loop.execute { self.turn() } }
+    }
+
+    func post(_ event: ReplicaEvent) {
+        let wakes = mailbox.withLockedValue { box in
+            box.events.append(event)
+            defer { box.isTurnDue = true }
+            return !box.isTurnDue
+        }
+        if wakes { loop.execute { self.turn() } }
+    }
+
+    func attach(_ port: any ClientLoopPort) {
+        onLoop { driver in
+            while driver.ports.count <= Int(port.number) {
+                driver.ports.append(nil)
+                driver.deliveries.append(ReplicaDelivery())
+            }
+            driver.ports[Int(port.number)] = port
+        }
+    }
+
+    func detach(_ port: any ClientLoopPort) {
+        onLoop { driver in
+            if driver.ports.indices.contains(Int(port.number)) { driver.ports[Int(port.number)] = nil }
+        }
+    }
+
+    private func onLoop(_ body: @escaping @Sendable (ReplicaDriver) -> Void) {
+        if loop.inEventLoop { body(self) } else { loop.execute { body(self) } }
+    }
+
+    // MARK: The loop
+
+    func start() {
+        loop.preconditionInEventLoop()
+        turn()
+    }
+
+    /// One batch: everything that waits goes in, everything that came of it goes out.
+    private func turn() {
+        let events = mailbox.withLockedValue { box in
+            if isPaused || isStopped {
+                box.isTurnDue = false
+                return [ReplicaEvent]()
+            }
+            box.isTurnDue = false
+            let events = box.events
+            box.events = spareEvents
+            return events
+        }
+        guard !isPaused, !isStopped else { return }
+        let now = clock.now()
+        let wall = clock.wall()
+        for event in events { replica.handle(event, at: now, wall: wall, into: &effects) }
+        if replica.nextDeadline <= now { replica.handle(.timer, at: now, wall: wall, into: &effects) }
+        replica.flush(at: now, wall: wall, into: &effects)
+        var isBusy = false
+        if replica.hasBackgroundWork {
+            replica.work(at: now, into: &effects)
+            isBusy = replica.hasBackgroundWork
+        }
+        // The events' payloads are released here, off the other threads; the array is used again.
+        spareEvents = events
+        spareEvents.removeAll(keepingCapacity: true)
+        carryOut(wall: wall)
+        arm(now: now)
+        publish(at: now)
+        if !whenBackendIdle.isEmpty && !replica.isCommittingBackend {
+            let waiting = whenBackendIdle
+            whenBackendIdle = []
+            for body in waiting { body(self) }
+        }
+        if isBusy { scheduleTurn() }
+    }
+
+    private func scheduleTurn() {
+        let wakes = mailbox.withLockedValue { box in
+            defer { box.isTurnDue = true }
+            return !box.isTurnDue
+        }
+        if wakes { loop.execute { self.turn() } }
+    }
+
+    private func carryOut(wall: WallTime) {
+        for batch in effects.persist { diskThread.submit(.persist(batch)) }
+        if !effects.messages.isEmpty { sendToPeers(effects.messages) }
+        for commit in effects.backendCommits { backendThread.submit(.commit(commit, backend)) }
+        if let index = effects.compactLog { diskThread.submit(.compact(upTo: index)) }
+        for peer in effects.snapshots { sendSnapshot(peer) }
+        deliver()
+        for note in effects.notes {
+            log(note)
+            observe?(note, wall)
+            if case .cannotApply(let index, let reason) = note {
+                fail("entry \(index.rawValue) of the log cannot be applied (\(reason)); a newer version may be able to")
+            }
+        }
+        effects.removeAll()
+    }
+
+    /// One hop per client loop and turn.
+    private func deliver() {
+        guard !(effects.answers.isEmpty && effects.grants.isEmpty && effects.watch.isEmpty && effects.leaderlessStreams.isEmpty) else { return }
+        for (token, answer) in effects.answers where deliveries.indices.contains(Int(token.loop)) {
+            deliveries[Int(token.loop)].answers.append((token, answer))
+        }
+        for grant in effects.grants {
+            if ports.count == 1 {
+                deliveries[0].grants.append(grant)
+                continue
+            }
+            for loop in deliveries.indices {
+                let tokens = grant.tokens.filter { Int($0.loop) == loop }
+                guard !tokens.isEmpty else { continue }
+                deliveries[loop].grants.append(ReadGrant(tokens: tokens, snapshot: grant.snapshot, backend: grant.backend, term: grant.term))
+            }
+        }
+        for output in effects.watch where deliveries.indices.contains(Int(output.stream.loop)) {
+            deliveries[Int(output.stream.loop)].watch.append(output)
+        }
+        for stream in effects.leaderlessStreams where deliveries.indices.contains(Int(stream.loop)) {
+            deliveries[Int(stream.loop)].leaderlessStreams.append(stream)
+        }
+        for number in deliveries.indices where !deliveries[number].isEmpty {
+            let delivery = deliveries[number]
+            deliveries[number] = ReplicaDelivery()
+            guard let port = ports[number] else { continue }
+            port.eventLoop.execute { port.deliver(delivery) }
+        }
+    }
+
+    /// Keeps one timer. It is only set anew when the machine wants to be woken earlier, so a busy loop sets none.
+    private func arm(now: Instant) {
+        let deadline = replica.nextDeadline
+        guard deadline < timerDeadline || timer == nil else { return }
+        timer?.cancel()
+        timerDeadline = deadline
+        let delay = max(0, (deadline - now).nanoseconds)
+        timer = loop.scheduleTask(in: .nanoseconds(delay)) { [self] in
+            timer = nil
+            timerDeadline = .distantFuture
+            turn()
+        }
+    }
+
+    private var lastPublished = Instant.zero
+    private func publish(at now: Instant) {
+        guard now - lastPublished >= .milliseconds(20) || publishedNeedsUpdate else { return }
+        lastPublished = now
+        publishedNeedsUpdate = false
+        let status = replica.status()
+        publishedStatus.withLockedValue { $0 = status }
+    }
+    private var publishedNeedsUpdate = true
+
+    private func log(_ note: ReplicaNote) {
+        switch note {
+        case .raft(let note):
+            switch note {
+            case .roleChanged, .leaderChanged, .elected, .steppedDown: publishedNeedsUpdate = true
+            default: break
+            }
+            let quiet = { if case .voteReceived = note { true } else { false } }()
+            logger.log(level: quiet ? .debug : .info, "raft", metadata: ["note": "\(note)", "term": "\(replica.term.rawValue)"])
+        case .membershipChanged(let membership):
+            publishedNeedsUpdate = true
+            logger.info("membership changed", metadata: ["members": "\(membership.members.map { "\($0.id) \($0.name)" })"])
+        case .alarmsChanged(let alarms): logger.warning("alarms changed", metadata: ["alarms": "\(alarms)"])
+        case .compacted(let revision): logger.info("compacted", metadata: ["revision": "\(revision.rawValue)"])
+        case .leaseExpired(let lease, let keys): logger.debug("lease expired", metadata: ["lease": "\(String(lease.rawValue, radix: 16))", "keys": "\(keys)"])
+        case .snapshotInstalled(let position): logger.info("snapshot installed", metadata: ["index": "\(position.index.rawValue)"])
+        case .cannotApply: break
+        }
+    }
+
+    // MARK: Control (on the loop)
+
+    /// Stands still as a stopped process does: nothing is handled, no timer runs. What arrives waits.
+    func setPaused(_ paused: Bool) {
+        loop.preconditionInEventLoop()
+        guard paused != isPaused else { return }
+        isPaused = paused
+        if !paused { turn() }
+    }
+
+    /// Nothing is handled any more.
+    func stop() {
+        loop.preconditionInEventLoop()
+        isStopped = true
+        timer?.cancel()
+        timer = nil
+        ports = []
+        deliveries = []
+    }
+
+    var isLeader: Bool { replica.isLeader }
+    var leader: MemberID { replica.leader }
+    func takeFinalCommit() -> BackendCommit? { replica.isCommittingBackend ? nil : replica.finalCommit() }
+
+    func whenNoCommitIsInFlight(_ body: @escaping (ReplicaDriver) -> Void) {
+        loop.preconditionInEventLoop()
+        if replica.isCommittingBackend { whenBackendIdle.append(body) } else { body(self) }
+    }
+
+    func wants(_ snapshot: SnapshotMetadata) -> Bool { replica.wants(snapshot) }
+
+    /// On the loop, with no commit in flight.
+    func install(_ snapshot: SnapshotMetadata, from peer: MemberID, state: ReplicaState, backend: any Backend,
+                 reader: any BackendReader) {
+        self.backend = backend
+        replica.install(snapshot, from: peer, state: state, backend: backend, reader: reader, at: clock.now(), wall: clock.wall(), into: &effects)
+        scheduleTurn()
+    }
+}

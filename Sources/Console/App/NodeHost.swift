@@ -1,0 +1,129 @@
+/// What a playground asks of the nodes that the console itself started. The console's data still come through the client library
+/// like from any cluster; this seam adds what only an owner can have: faults, and news the moment they happen.
+///
+/// All members may be called from any task at the same time. Operations on a node return when they have taken effect (killed: its
+/// ports are closed; restarted: it listens) and throw `NodeHostError` with one line for the person.
+protocol NodeHost: AnyObject, Sendable {
+    /// The nodes in a fixed order, dead or alive. Their ids, names and endpoints do not change while the host lives. Available before
+    /// `start` has finished, so that the first frame can list them.
+    var nodes: [HostedNode] { get }
+
+    /// Where the data live, for showing; and whether `shutDown` removes them.
+    var dataDirectory: String { get }
+    var isTemporary: Bool { get }
+
+    /// Receives news from then on; called from the nodes' own threads, must return at once. Set once, before `start`.
+    func observe(_ handler: @escaping @Sendable (NodeEvent) -> Void)
+
+    /// Starts all nodes. Returns when they listen; does not wait for a leader.
+    func start() async throws
+
+    /// Each node's figures now, in the order of `nodes`. Reads what the nodes publish: never waits for one that is slow or dead.
+    func statuses() -> [NodeStatus]
+
+    /// Abruptly: nothing is flushed, connections drop, what was not fsynced is lost.
+    func kill(_ id: UInt64) async throws
+    /// Starts a dead node on its data directory, or stops a live one cleanly and starts it.
+    func restart(_ id: UInt64) async throws
+    /// The node stops doing anything (no ticks, no messages, no answers) while its connections stay open; and goes on.
+    func pause(_ id: UInt64) async throws
+    func resume(_ id: UInt64) async throws
+    /// Cuts all peer links of the node in both directions; clients still reach it. And heals them.
+    func isolate(_ id: UInt64) async throws
+    func heal(_ id: UInt64) async throws
+    /// Asks the current leader to hand over to `id`. Returns when `id` leads; throws when it did not within the election timeout.
+    func transferLeadership(to id: UInt64) async throws
+
+    /// Stops all nodes cleanly and removes the data directory when it is temporary. At most about 200 ms; never throws.
+    func shutDown() async
+
+    /// Removes what must not stay behind, in the last moment before the process dies (a signal): no waiting for nodes. Called
+    /// instead of `shutDown`, from the main thread.
+    func abandon()
+}
+
+struct HostedNode: Hashable, Sendable {
+    /// Member id.
+    var id: UInt64
+    var name: String
+    /// `127.0.0.1:2379`, as clients reach it.
+    var clientEndpoint: String
+    var peerEndpoint: String
+}
+
+struct NodeHostError: Error, CustomStringConvertible, Sendable {
+    /// One line for the person.
+    var description: String
+    init(_ description: String) { self.description = description }
+}
+
+enum NodeRole: Hashable, Sendable {
+    case follower, preCandidate, candidate, leader, learner
+}
+
+enum NodeProcessState: Hashable, Sendable {
+    case starting
+    case running
+    case paused
+    /// Running with its peer links cut.
+    case isolated
+    /// Killed, or stopped by an error of its own (disk full, damaged log ...).
+    case dead(reason: String)
+}
+
+/// What a node published last. Numbers are as of `sampledAtMilliseconds`.
+struct NodeStatus: Hashable, Sendable {
+    var id: UInt64
+    var process: NodeProcessState
+    var role: NodeRole
+    var term: UInt64
+    /// Member id of the leader this node follows; 0: none.
+    var leader: UInt64
+    var commitIndex: UInt64
+    var appliedIndex: UInt64
+    var lastIndex: UInt64
+    var databaseBytes: Int64
+    var databaseInUseBytes: Int64
+    /// Store revision after `appliedIndex`.
+    var revision: Int64
+    /// 99th percentile of recent log fsyncs, microseconds; nil when none happened.
+    var fsyncP99Microseconds: Int?
+    /// Wall clock, milliseconds since 1970, when the node started and when these figures were published.
+    var startedAtMilliseconds: Int64
+    var sampledAtMilliseconds: Int64
+}
+
+/// News from a node, at the moment it happens.
+struct NodeEvent: Sendable {
+    enum Kind: Hashable, Sendable {
+        /// The process state changed.
+        case process(NodeProcessState)
+        /// Role, term or known leader changed.
+        case raft(role: NodeRole, term: UInt64, leader: UInt64)
+        /// A leader committed the first entry of its term: writes are possible again.
+        case firstCommit(term: UInt64)
+        /// An old leader committed for the last time (known when it steps down or is killed): wall clock of that commit.
+        case lastCommit(term: UInt64, atMilliseconds: Int64)
+        /// A line for the log view.
+        case log(level: String, message: String)
+    }
+
+    /// Member id.
+    var node: UInt64
+    /// Wall clock, milliseconds since 1970, at the node.
+    var atMilliseconds: Int64
+    var kind: Kind
+}
+
+/// What `quarterdeck playground` was asked for.
+struct PlaygroundOptions: Hashable, Sendable {
+    /// 1, 3, 5 or 7.
+    var nodeCount = 3
+    /// nil: a temporary directory, removed at exit.
+    var dataDirectory: String?
+    /// nil: etcd's local-cluster ports (clients 2379, 22379, 32379, ...; peers one higher), the next free ones where taken.
+    /// Else clients N, N+10, N+20, ... and peers one higher.
+    var basePort: Int?
+    var heartbeatMilliseconds = 100
+    var electionMilliseconds = 1000
+}

@@ -1,0 +1,43 @@
+import ArgumentParser
+import Foundation
+import UI
+
+struct PlaygroundCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "playground",
+        abstract: "Start a cluster of real nodes on this machine and open the console on it."
+    )
+
+    @Option(help: "How many nodes: 1, 3, 5 or 7.")
+    var nodes = 3
+    @Option(name: .customLong("data-dir"), help: ArgumentHelp("Keep the data here. (default: a temporary directory, removed at exit)", valueName: "dir"))
+    var dataDirectory: String?
+    @Option(name: .customLong("base-port"), help: ArgumentHelp("Client ports N, N+10, N+20 ..., peers one higher. (default: 2379, 22379, 32379 ..., or the next free ones)", valueName: "n"))
+    var basePort: Int?
+    @OptionGroup var console: ConsoleFlags
+
+    func validate() throws {
+        guard [1, 3, 5, 7].contains(nodes) else { throw ValidationError("--nodes \(nodes): give 1, 3, 5 or 7") }
+        if let basePort, !(1...65_535).contains(basePort) || basePort + (nodes - 1) * 10 + 1 > 65_535 {
+            throw ValidationError("--base-port \(basePort): the ports of \(nodes) nodes must lie between 1 and 65535")
+        }
+    }
+
+    func run() throws {
+        // Before anything starts a thread.
+        let signals = SignalInbox.install()
+        var options = PlaygroundOptions()
+        options.nodeCount = nodes
+        options.dataDirectory = dataDirectory.map(Paths.expanded)
+        options.basePort = basePort
+        let host: any NodeHost
+        do { host = try PlaygroundLauncher.make(options) } catch { throw CommandFailure(description: "\(error)") }
+        let mailbox = Mailbox()
+        var cluster = ClusterState(name: "playground", kind: .playground, mode: console.isReadOnly ? .readOnly : .readWrite,
+                                   members: host.nodes.map { MemberState(id: $0.id, name: $0.name, endpoint: $0.clientEndpoint) })
+        cluster.serverVersion = "quarterdeck \(Version.text)"
+        let connection = ConnectionOptions(endpoints: host.nodes.map(\.clientEndpoint))
+        let runner = ClusterSession(cluster: cluster, connection: connection, host: host, mailbox: mailbox)
+        try ConsoleSession(flags: console, signals: signals, mailbox: mailbox, runner: runner, cluster: cluster).run()
+    }
+}

@@ -1,0 +1,173 @@
+import ArgumentParser
+import Foundation
+
+/// An address of a listener or of a member, from a URL such as `http://127.0.0.1:2379`.
+struct ServiceURL: Hashable, Sendable, CustomStringConvertible {
+    var isTLS: Bool
+    var host: String
+    var port: Int
+
+    /// - Throws: one line that says what is wrong.
+    init(parsing text: String) throws(CommandFailure) {
+        guard let scheme = text.range(of: "://") else { throw CommandFailure(description: "URL \"\(text)\": expected http://host:port", status: 64) }
+        switch text[..<scheme.lowerBound] {
+        case "http": isTLS = false
+        case "https": isTLS = true
+        default: throw CommandFailure(description: "URL \"\(text)\": only http:// and https:// are supported", status: 64)
+        }
+        var rest = text[scheme.upperBound...]
+        if rest.hasSuffix("/") { rest = rest.dropLast() }
+        guard let colon = rest.lastIndex(of: ":"), let port = Int(rest[rest.index(after: colon)...]), (1...65_535).contains(port) else {
+            throw CommandFailure(description: "URL \"\(text)\": expected a port", status: 64)
+        }
+        guard !rest.contains("/") else { throw CommandFailure(description: "URL \"\(text)\": must not have a path", status: 64) }
+        var host = String(rest[..<colon])
+        if host.hasPrefix("["), host.hasSuffix("]") { host = String(host.dropFirst().dropLast()) }
+        guard !host.isEmpty else { throw CommandFailure(description: "URL \"\(text)\": expected a host", status: 64) }
+        self.host = host
+        self.port = port
+    }
+
+    var description: String { "\(isTLS ? "https" : "http")://\(host.contains(":") ? "[\(host)]" : host):\(port)" }
+}
+
+/// A member of the first configuration: `name=url` of `--initial-cluster`; one name may have several URLs.
+struct InitialMember: Hashable, Sendable {
+    var name: String
+    var peerURLs: [ServiceURL]
+}
+
+/// What `quarterdeck serve` was asked for, complete and checked; nothing in it needs interpretation.
+struct ServeOptions: Hashable, Sendable {
+    enum ClusterStateFlag: String, Hashable, Sendable { case new, existing }
+
+    var name: String
+    var dataDirectory: String
+    var listenClientURLs: [ServiceURL]
+    var advertiseClientURLs: [ServiceURL]
+    var listenPeerURLs: [ServiceURL]
+    var initialAdvertisePeerURLs: [ServiceURL]
+    /// In the order given.
+    var initialCluster: [InitialMember]
+    var initialClusterToken: String
+    var initialClusterState: ClusterStateFlag
+    var heartbeatIntervalMilliseconds: Int
+    var electionTimeoutMilliseconds: Int
+    var snapshotCount: Int
+    /// 0: the default of 2 GiB.
+    var quotaBackendBytes: Int64
+    var maxRequestBytes: Int
+    var maxTxnOps: Int
+    /// debug, info, warn, error.
+    var logLevel: String
+}
+
+struct ServeCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "serve",
+        abstract: "Run one node in the foreground.",
+        discussion: "Options have etcd's names and meanings; each can also come from its ETCD_ variable (ETCD_DATA_DIR ...). Options win."
+    )
+
+    @Option(help: "Name of this member. (default: default)") var name: String?
+    @Option(name: .customLong("data-dir"), help: "Where the data live. (default: NAME.etcd)") var dataDir: String?
+    @Option(name: .customLong("listen-client-urls"), help: "Where clients are heard, separated by commas. (default: http://localhost:2379)") var listenClientURLs: String?
+    @Option(name: .customLong("advertise-client-urls"), help: "Where clients find this member. (default: http://localhost:2379)") var advertiseClientURLs: String?
+    @Option(name: .customLong("listen-peer-urls"), help: "Where peers are heard. (default: http://localhost:2380)") var listenPeerURLs: String?
+    @Option(name: .customLong("initial-advertise-peer-urls"), help: "Where peers find this member. (default: http://localhost:2380)") var initialAdvertisePeerURLs: String?
+    @Option(name: .customLong("initial-cluster"), help: "All first members, name=url separated by commas.") var initialCluster: String?
+    @Option(name: .customLong("initial-cluster-token"), help: "Tells this cluster from others. (default: etcd-cluster)") var initialClusterToken: String?
+    @Option(name: .customLong("initial-cluster-state"), help: "new or existing. (default: new)") var initialClusterState: String?
+    @Option(name: .customLong("heartbeat-interval"), help: "Milliseconds. (default: 100)") var heartbeatInterval: String?
+    @Option(name: .customLong("election-timeout"), help: "Milliseconds. (default: 1000)") var electionTimeout: String?
+    @Option(name: .customLong("snapshot-count"), help: "Entries applied between snapshots. (default: 10000)") var snapshotCount: String?
+    @Option(name: .customLong("quota-backend-bytes"), help: "Size at which the NOSPACE alarm goes off; 0 for 2 GiB. (default: 0)") var quotaBackendBytes: String?
+    @Option(name: .customLong("max-request-bytes"), help: "(default: 1572864)") var maxRequestBytes: String?
+    @Option(name: .customLong("max-txn-ops"), help: "(default: 128)") var maxTxnOps: String?
+    @Option(name: .customLong("log-level"), help: "debug, info, warn or error. (default: info)") var logLevel: String?
+
+    func run() throws {
+        let status = try ServeRunner.run(options(environment: ProcessInfo.processInfo.environment))
+        if status != 0 { throw ExitCode(status) }
+    }
+
+    /// Options over environment over defaults, all checked. etcd's rules and messages where it has them.
+    func options(environment: [String: String]) throws(CommandFailure) -> ServeOptions {
+        func wrong(_ line: String) -> CommandFailure { CommandFailure(description: line, status: 64) }
+        func value(_ option: String?, _ flag: String) -> String? {
+            option ?? environment["ETCD_" + flag.uppercased().replacingOccurrences(of: "-", with: "_")].flatMap { $0.isEmpty ? nil : $0 }
+        }
+        func number(_ option: String?, _ flag: String, _ standard: Int, _ range: ClosedRange<Int>) throws(CommandFailure) -> Int {
+            guard let text = value(option, flag) else { return standard }
+            guard let read = Int(text), range.contains(read) else {
+                let limits = range.upperBound == .max ? "a number of at least \(range.lowerBound)" : "a number from \(range.lowerBound) to \(range.upperBound)"
+                throw wrong("--\(flag) \(text): expected \(limits)")
+            }
+            return read
+        }
+        func urls(_ text: String) throws(CommandFailure) -> [ServiceURL] {
+            var list: [ServiceURL] = []
+            for part in text.split(separator: ",") { list.append(try ServiceURL(parsing: part.trimmingCharacters(in: .whitespaces))) }
+            return list
+        }
+        func urls(_ option: String?, _ flag: String, _ standard: String) throws(CommandFailure) -> [ServiceURL] {
+            let text = value(option, flag) ?? standard
+            do {
+                let list = try urls(text)
+                guard !list.isEmpty else { throw wrong("expected at least one URL") }
+                return list
+            } catch { throw wrong("--\(flag): \(error.description)") }
+        }
+        let name = value(name, "name") ?? "default"
+        guard !name.contains("="), !name.contains(",") else { throw wrong("--name \(name): must not contain = or ,") }
+        if value(listenClientURLs, "listen-client-urls") != nil, value(advertiseClientURLs, "advertise-client-urls") == nil {
+            throw wrong("--advertise-client-urls is required when --listen-client-urls is set explicitly")
+        }
+        let advertisePeer = try urls(initialAdvertisePeerURLs, "initial-advertise-peer-urls", "http://localhost:2380")
+        var members: [InitialMember] = []
+        if let text = value(initialCluster, "initial-cluster") {
+            for part in text.split(separator: ",") {
+                guard let equals = part.firstIndex(of: "="), equals != part.startIndex else { throw wrong("--initial-cluster: \"\(part)\" is not name=url") }
+                let member = part[..<equals].trimmingCharacters(in: .whitespaces)
+                let url: ServiceURL
+                do { url = try ServiceURL(parsing: String(part[part.index(after: equals)...])) } catch { throw wrong("--initial-cluster: \(error.description)") }
+                if let index = members.firstIndex(where: { $0.name == member }) {
+                    members[index].peerURLs.append(url)
+                } else {
+                    members.append(InitialMember(name: member, peerURLs: [url]))
+                }
+            }
+            guard let own = members.first(where: { $0.name == name }) else {
+                throw wrong("couldn't find local name \"\(name)\" in the initial cluster configuration")
+            }
+            guard Set(own.peerURLs) == Set(advertisePeer) else {
+                throw wrong("--initial-cluster has \(name)=\(own.peerURLs.map(\.description).joined(separator: ",")) but --initial-advertise-peer-urls is \(advertisePeer.map(\.description).joined(separator: ","))")
+            }
+        } else {
+            members = [InitialMember(name: name, peerURLs: advertisePeer)]
+        }
+        let all = members.flatMap(\.peerURLs)
+        guard Set(all).count == all.count else { throw wrong("--initial-cluster: two members have the same URL") }
+        let heartbeat = try number(heartbeatInterval, "heartbeat-interval", 100, 1...10_000)
+        let election = try number(electionTimeout, "election-timeout", 1_000, 1...50_000)
+        guard election >= 5 * heartbeat else {
+            throw wrong("--election-timeout[\(election)ms] should be at least as 5 times as --heartbeat-interval[\(heartbeat)ms]")
+        }
+        let stateText = value(initialClusterState, "initial-cluster-state") ?? "new"
+        guard let state = ServeOptions.ClusterStateFlag(rawValue: stateText) else { throw wrong("--initial-cluster-state \(stateText): expected new or existing") }
+        let level = value(logLevel, "log-level") ?? "info"
+        guard ["debug", "info", "warn", "error"].contains(level) else { throw wrong("--log-level \(level): expected debug, info, warn or error") }
+        return ServeOptions(
+            name: name, dataDirectory: value(dataDir, "data-dir") ?? "\(name).etcd",
+            listenClientURLs: try urls(listenClientURLs, "listen-client-urls", "http://localhost:2379"),
+            advertiseClientURLs: try urls(advertiseClientURLs, "advertise-client-urls", "http://localhost:2379"),
+            listenPeerURLs: try urls(listenPeerURLs, "listen-peer-urls", "http://localhost:2380"),
+            initialAdvertisePeerURLs: advertisePeer, initialCluster: members,
+            initialClusterToken: value(initialClusterToken, "initial-cluster-token") ?? "etcd-cluster", initialClusterState: state,
+            heartbeatIntervalMilliseconds: heartbeat, electionTimeoutMilliseconds: election,
+            snapshotCount: try number(snapshotCount, "snapshot-count", 10_000, 1...Int.max),
+            quotaBackendBytes: Int64(try number(quotaBackendBytes, "quota-backend-bytes", 0, 0...Int.max)),
+            maxRequestBytes: try number(maxRequestBytes, "max-request-bytes", 1_572_864, 1...512 << 20),
+            maxTxnOps: try number(maxTxnOps, "max-txn-ops", 128, 1...1_000_000), logLevel: level)
+    }
+}

@@ -1,0 +1,198 @@
+/// Numbers, sizes, times and bytes as people read them. Every function gives a text of few, predictable columns.
+enum Format {
+    /// 48213 → `48,213`.
+    static func count(_ value: Int64) -> String {
+        let digits = Array(String(value.magnitude).utf8)
+        var result: [UInt8] = value < 0 ? [UInt8(ascii: "-")] : []
+        for (index, digit) in digits.enumerated() {
+            if index > 0, (digits.count - index) % 3 == 0 { result.append(UInt8(ascii: ",")) }
+            result.append(digit)
+        }
+        return String(decoding: result, as: UTF8.self)
+    }
+
+    static func count(_ value: Int) -> String { count(Int64(value)) }
+    static func count(_ value: UInt64) -> String { count(Int64(clamping: value)) }
+
+    /// At most four columns: 412, 1.9k, 18k, 2.1M.
+    static func short(_ value: Int) -> String {
+        switch value {
+        case ..<1_000: String(value)
+        case ..<10_000: tenths(value, 1_000) + "k"
+        case ..<1_000_000: String(value / 1_000) + "k"
+        case ..<10_000_000: tenths(value, 1_000_000) + "M"
+        default: String(value / 1_000_000) + "M"
+        }
+    }
+
+    private static func tenths(_ value: Int, _ unit: Int) -> String {
+        let scaled = value * 10 / unit
+        return "\(scaled / 10).\(scaled % 10)"
+    }
+
+    /// 22 → `22 B`, 2150 → `2.1 kB`.
+    static func bytes(_ value: Int) -> String {
+        switch value {
+        case ..<1_000: "\(value) B"
+        case ..<1_000_000: tenths(value, 1_000) + " kB"
+        case ..<1_000_000_000: tenths(value, 1_000_000) + " MB"
+        default: tenths(value, 1_000_000_000) + " GB"
+        }
+    }
+
+    /// At most five columns, for tables: 22B, 2.1k, 640k, 12.4M, 2.0G.
+    static func shortBytes(_ value: Int64) -> String {
+        let value = Int(value)
+        return switch value {
+        case ..<1_000: "\(value)B"
+        case ..<10_000: tenths(value, 1_000) + "k"
+        case ..<1_000_000: "\(value / 1_000)k"
+        case ..<100_000_000: tenths(value, 1_000_000) + "M"
+        case ..<1_000_000_000: "\(value / 1_000_000)M"
+        default: tenths(value, 1_000_000_000) + "G"
+        }
+    }
+
+    /// Microseconds as milliseconds with the precision that matters: 0.42, 1.9, 41.0, 1083.
+    static func milliseconds(_ microseconds: Int) -> String {
+        switch microseconds {
+        case ..<1_000:
+            "\((microseconds + 5) / 1_000)." + pad((microseconds + 5) / 10 % 100, 2)
+        case ..<100_000: tenths((microseconds + 50) / 100, 10)
+        default: String((microseconds + 500) / 1_000)
+        }
+    }
+
+    /// A time span: 340ms, 1.08s, 41s, 2m05s, 2h11m, 3d4h.
+    static func span(milliseconds: Int64) -> String {
+        let ms = max(0, milliseconds)
+        if ms < 1_000 { return "\(ms)ms" }
+        if ms < 10_000 { return "\(ms / 1_000)." + pad(Int(ms % 1_000 / 10), 2) + "s" }
+        return age(milliseconds: ms)
+    }
+
+    /// How long ago, whole units: 0s, 41s, 2m05s, 2h11m, 3d4h.
+    static func age(milliseconds: Int64) -> String {
+        let seconds = Int(max(0, milliseconds) / 1_000)
+        if seconds < 60 { return "\(seconds)s" }
+        if seconds < 3_600 { return "\(seconds / 60)m" + pad(seconds % 60, 2) + "s" }
+        if seconds < 86_400 { return "\(seconds / 3_600)h" + pad(seconds % 3_600 / 60, 2) + "m" }
+        return "\(seconds / 86_400)d\(seconds % 86_400 / 3_600)h"
+    }
+
+    /// `18:42:07` in the person's time zone.
+    static func clock(_ moment: Moment, zone: Int) -> String {
+        let seconds = daySeconds(moment, zone)
+        return pad(seconds / 3_600, 2) + ":" + pad(seconds % 3_600 / 60, 2) + ":" + pad(seconds % 60, 2)
+    }
+
+    /// `42:07.114`: minutes, seconds and milliseconds.
+    static func stamp(_ moment: Moment, zone: Int) -> String {
+        let seconds = daySeconds(moment, zone)
+        return pad(seconds % 3_600 / 60, 2) + ":" + pad(seconds % 60, 2) + "." + pad(Int(floorMod(moment.milliseconds, 1_000)), 3)
+    }
+
+    private static func daySeconds(_ moment: Moment, _ zone: Int) -> Int {
+        let seconds = (moment.milliseconds - floorMod(moment.milliseconds, 1_000)) / 1_000 + Int64(zone)
+        return Int(floorMod(seconds, 86_400))
+    }
+
+    private static func floorMod(_ a: Int64, _ b: Int64) -> Int64 { ((a % b) + b) % b }
+
+    static func pad(_ value: Int, _ width: Int) -> String {
+        let digits = String(value)
+        return String(repeating: "0", count: max(0, width - digits.utf8.count)) + digits
+    }
+
+    static func hex(_ value: UInt64) -> String { String(value, radix: 16) }
+
+    /// Bytes as one line of text: valid UTF-8 as it is, everything else and control characters as `\xNN`, newline as `↵`-less `\n`.
+    /// Reads at most `limit` bytes, so that a megabyte costs no more than a line.
+    static func text(_ bytes: some Collection<UInt8>, limit: Int = 400) -> String {
+        let head = bytes.prefix(limit)
+        if head.allSatisfy({ $0 >= 0x20 && $0 < 0x7f }) { return String(decoding: head, as: UTF8.self) }
+        var result = ""
+        var buffer = Array(head)
+        if bytes.count > limit { while let last = buffer.last, last & 0xc0 == 0x80 { buffer.removeLast() } ; if let last = buffer.last, last >= 0xc0 { buffer.removeLast() } }
+        var index = 0
+        while index < buffer.count {
+            let byte = buffer[index]
+            let length = byte < 0x80 ? 1 : byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : byte >= 0xc0 ? 2 : 0
+            if length > 1, index + length <= buffer.count, let piece = String(validating: buffer[index..<index + length], as: UTF8.self) {
+                let scalar = piece.unicodeScalars.first!
+                if scalar.value >= 0xa0, !isInvisible(scalar) { result.unicodeScalars.append(scalar) } else { result += "\\u{\(String(scalar.value, radix: 16))}" }
+                index += length
+                continue
+            }
+            switch byte {
+            case 0x0a: result += "\\n"
+            case 0x0d: result += "\\r"
+            case 0x09: result += "\\t"
+            case 0x20..<0x7f: result.unicodeScalars.append(Unicode.Scalar(byte))
+            default: result += "\\x" + hexByte(byte)
+            }
+            index += 1
+        }
+        return result
+    }
+
+    static func text(_ key: KeyBytes) -> String { text(key.bytes) }
+
+    /// Characters that would reorder or hide text around them.
+    private static func isInvisible(_ scalar: Unicode.Scalar) -> Bool {
+        switch scalar.value {
+        case 0x200b, 0x200e, 0x200f, 0x2028...0x202e, 0x2060...0x206f, 0xfeff, 0xfff9...0xfffb: true
+        default: false
+        }
+    }
+
+    static func hexByte(_ byte: UInt8) -> String {
+        let digits: [Character] = Array("0123456789abcdef")
+        return String([digits[Int(byte >> 4)], digits[Int(byte & 15)]])
+    }
+
+    static func isText(_ bytes: [UInt8]) -> Bool {
+        guard String(validating: bytes, as: UTF8.self) != nil else { return false }
+        return !bytes.contains { $0 < 0x20 && $0 != 0x0a && $0 != 0x0d && $0 != 0x09 || $0 == 0x7f }
+    }
+
+    static func plural(_ count: Int64, _ word: String) -> String { "\(Format.count(count)) \(word)\(count == 1 ? "" : "s")" }
+
+    /// `text` cut to `width` cells, `…` in place of what is gone.
+    static func fitted(_ text: String, _ width: Int) -> String {
+        if CharacterWidth.of(text) <= width { return text }
+        guard width > 0 else { return "" }
+        var used = 0
+        var result = ""
+        for character in text {
+            let w = CharacterWidth.of(character)
+            if used + w > width - 1 { break }
+            result.append(character)
+            used += w
+        }
+        return result + "…"
+    }
+
+    /// `text` cut at its start: `…web/cfg/flags`.
+    static func fittedTail(_ text: String, _ width: Int) -> String {
+        if CharacterWidth.of(text) <= width { return text }
+        guard width > 0 else { return "" }
+        var used = 0
+        var tail: [Character] = []
+        for character in text.reversed() {
+            let w = CharacterWidth.of(character)
+            if used + w > width - 1 { break }
+            tail.append(character)
+            used += w
+        }
+        return "…" + String(tail.reversed())
+    }
+}
+
+extension String {
+    /// Cells this text takes.
+    var cellWidth: Int { CharacterWidth.of(self) }
+
+    func padded(_ width: Int) -> String { self + String(repeating: " ", count: max(0, width - cellWidth)) }
+    func leftPadded(_ width: Int) -> String { String(repeating: " ", count: max(0, width - cellWidth)) + self }
+}
