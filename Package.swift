@@ -63,6 +63,7 @@ let package = Package(
         core("Server", [
             "Base", "Raft", "Log", "Store", "Replica", "Wire", "GRPC", "PosixDisk", "LMDBBackend",
             .product(name: "Logging", package: "swift-log"), .product(name: "Crypto", package: "swift-crypto"),
+            .product(name: "NIOHTTP1", package: "swift-nio"),
         ] + nio),
 
         // MARK: Client

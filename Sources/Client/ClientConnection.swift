@@ -8,6 +8,7 @@ import Darwin
 import Base
 import GRPC
 import NIOCore
+import NIOPosix
 import NIOSSL
 
 /// Who hears of one call's answers. Confined to the client's loop. Subclassed; not a protocol, so that the connection's
@@ -165,7 +166,7 @@ final class ClientConnection: ChannelInboundHandler, GRPCClientDelegate {
         lastRead = .now()
         isReading = true
         buffer.withUnsafeReadableBytes { bytes in
-            do {
+            do throws(ProtocolFault) {
                 try session.receive(bytes)
             } catch {
                 closeReason = closeReason ?? error.description

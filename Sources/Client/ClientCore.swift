@@ -78,7 +78,7 @@ final class ClientCore: @unchecked Sendable {
             var request = PBAuthenticateRequest()
             request.name = user
             request.password = password
-            UnaryCall(core: self, .authenticate, request.encoded(), CallOptions()) { [self] result in
+            UnaryCall(core: self, .authenticate, request.encoded(), CallOptions()).start { [self] result in
                 guard case .fetching(let waiting) = token else { return }
                 let outcome: Result<MetadataField?, EtcdError>
                 switch result {
@@ -95,7 +95,7 @@ final class ClientCore: @unchecked Sendable {
                 }
                 if case .success(let field) = outcome { token = .known(field) } else { token = .missing }
                 for answer in waiting { answer(outcome) }
-            }.start()
+            }
         }
     }
 
@@ -150,17 +150,19 @@ final class UnaryCall: CallReceiver, @unchecked Sendable {
     private var waiter: EndpointPool.Waiter?
     private var running: (connection: ClientConnection, stream: StreamID, since: NIODeadline)?
     private var answer: [UInt8]?
+    /// Also set before the start, when the task was cancelled early.
+    private var isCancelled = false
 
-    init(core: ClientCore, _ method: MethodID, _ request: [UInt8], _ options: CallOptions,
-         completion: @escaping (Result<[UInt8], any Error>) -> Void) {
+    init(core: ClientCore, _ method: MethodID, _ request: [UInt8], _ options: CallOptions) {
         self.core = core
         self.method = method
         self.request = request
         self.options = options
-        self.completion = completion
     }
 
-    func start() {
+    func start(_ completion: @escaping (Result<[UInt8], any Error>) -> Void) {
+        guard !isCancelled else { return completion(.failure(CancellationError())) }
+        self.completion = completion
         let timeout = options.timeout ?? core.configuration.requestTimeout
         deadline = .now() + .nanoseconds(timeout.nanoseconds)
         let bound = NIOLoopBound(self, eventLoop: core.loop)
@@ -169,6 +171,7 @@ final class UnaryCall: CallReceiver, @unchecked Sendable {
     }
 
     func cancel() {
+        isCancelled = true
         guard completion != nil else { return }
         abandonAttempt()
         complete(.failure(CancellationError()))

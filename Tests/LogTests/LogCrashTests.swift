@@ -57,7 +57,7 @@ private struct CrashRun {
         var maker = BatchMaker(seed: seed)
         var state = CrashRun(disk: MemoryDisk())
         try create(state.disk, segmentSize: 4096).close()
-        for round in 0..<120 {
+        for round in 0..<50 {
             let place: Comment = "seed \(seed) round \(round)"
             var log: WriteAheadLog
             do {
@@ -100,7 +100,7 @@ private struct CrashRun {
         func workload(_ disk: MemoryDisk, _ state: inout CrashRun) throws(LogError) {
             var maker = BatchMaker(seed: 77)
             let log = try WriteAheadLog.create(directory: directory, disk: disk, identity: here, options: LogOptions(segmentSizeBytes: 4096))
-            try run(log, &state, &maker, steps: 120)
+            try run(log, &state, &maker, steps: 70)
             state.compacted = state.durable.last.index
             try log.compact(upTo: state.compacted)
         }
@@ -115,7 +115,7 @@ private struct CrashRun {
             disk.faults = [MemoryDisk.Fault(nil, after: call, staysOn: true)]
             var state = CrashRun(disk: disk)
             #expect(throws: LogError.self) { try workload(disk, &state) }
-            for seed in 0..<12 as Range<UInt64> {
+            for seed in 0..<8 as Range<UInt64> {
                 var generator = SeededGenerator(seed: seed &* 1000 &+ UInt64(call))
                 let survivor = disk.crash(seed == 0 ? .syncedOnly : seed == 1 ? .everything : .chosen, using: &generator)
                 let place: Comment = "call \(call) seed \(seed)"

@@ -36,7 +36,8 @@ import Testing
 
     @Test func logCreatedBehindASnapshotStartsThere() throws {
         let disk = MemoryDisk()
-        let log = try WriteAheadLog.create(directory: directory, disk: disk, identity: here, hardState: hardState(7, 0), start: position(500, 6))
+        let log = try WriteAheadLog.create(directory: directory, disk: disk, identity: here, options: LogOptions(segmentSizeBytes: 8192),
+                                           hardState: hardState(7, 0), start: position(500, 6))
         try log.persist(batch(nil, entries(501...503, 7)))
         let recovered = try reopen(disk).recovered
         #expect(recovered.start == position(500, 6))

@@ -29,7 +29,10 @@ struct Weather {
         weather.pauses = draw(0.4, 0.2)
         weather.transfers = draw(0.4, 0.2)
         weather.slowDisks = draw(0.3, 0.2)
-        weather.configurationChanges = changesConfiguration ? 0.4 : 0
+        if changesConfiguration {
+            weather.configurationChanges = 0.5
+            weather.partitions = max(weather.partitions, draw(0.8, 0.6))
+        }
         return weather
     }
 }
@@ -148,6 +151,7 @@ final class SimulatedCluster {
     var configurationsSettled = 0
     var elections = 0
     var staticVoters: [MemberID]?
+    private var flushes = 0
     var trace: ((String) -> Void)?
 
     init(seed: UInt64, nodeCount: Int, voters: Int, options: RaftOptions, weather: Weather) {
@@ -337,7 +341,8 @@ final class SimulatedCluster {
         var effects: [RaftEffect] = []
         nodes[i].core!.flush(at: now, into: &effects)
         try carryOut(effects, of: i)
-        try checkState(of: i)
+        flushes += 1
+        if flushes % 3 == 0 { try checkState(of: i) }
         arm(i)
     }
 
@@ -563,7 +568,7 @@ final class SimulatedCluster {
 
     private func proposeChange(at leader: Int) throws {
         var steps: [ConfigurationChange.Step] = []
-        for _ in 0..<Int.random(in: 1...3, using: &generator) {
+        for _ in 0..<Int.random(in: 1...5, using: &generator) {
             let id = nodes.randomElement(using: &generator)!.id
             switch Int.random(in: 0..<4, using: &generator) {
             case 0: steps.append(.remove(id))

@@ -98,6 +98,22 @@ import Testing
         #expect(bench.hub.watcherCount == 0 && bench.hub.streamCount == 0)
     }
 
+    @Test func streamsAndWatchersAreFreedWithTheirHub() {
+        weak var closed: WatchStream?
+        weak var open: Watcher?
+        do {
+            let bench = bench(at: 3)
+            bench.create(1, "a")
+            bench.open(2)
+            bench.create(2, "a", start: 1)
+            closed = bench.hub.streamsInOrder[0]
+            open = bench.hub.streamsInOrder[1].watchers[0]
+            bench.hub.closeStream(WatchStreamID(1))
+            #expect(closed == nil && open != nil)
+        }
+        #expect(open == nil)
+    }
+
     @Test func nothingFollowsACancellation() {
         let bench = bench(at: 1)
         bench.create(1, "a")

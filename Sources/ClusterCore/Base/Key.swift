@@ -33,6 +33,8 @@ public struct Key: Hashable, Comparable, Sendable {
     public init(_ text: String) { self.bytes = Array(text.utf8) }
     @inlinable public static func < (a: Key, b: Key) -> Bool { compareBytes(a.bytes, b.bytes) < 0 }
     @inlinable public static func == (a: Key, b: Key) -> Bool { a.bytes == b.bytes }
+    /// All bytes at once; the synthesised version feeds them one by one.
+    @inlinable public func hash(into hasher: inout Hasher) { bytes.withUnsafeBytes { hasher.combine(bytes: $0) } }
 }
 
 /// The keys that a request names. (etcd's `key` and `range_end` rule)

@@ -29,6 +29,8 @@ struct MessageAssembler {
 
     /// A message has begun and is not complete.
     var isInsideMessage: Bool { prefixCount > 0 || expected >= 0 }
+    /// Bytes held of a message that is not complete.
+    var collectedBytes: Int { collected.count }
 
     mutating func reset() {
         prefixCount = 0

@@ -139,6 +139,12 @@ public final class GRPCServerSession: HTTP2Session {
     /// Bytes queued on a stream that nghttp2 has not taken yet: not sent because of flow control or a busy socket.
     public func bufferedBytes(_ stream: StreamID) -> Int { find(stream)?.pointee.output.count ?? 0 }
 
+    /// Bytes of all responses that nghttp2 has not taken yet. Looks at every open stream.
+    public var bufferedResponseBytes: Int { open.reduce(0) { $0 + $1.pointee.output.count } }
+
+    /// Bytes held of requests that are not complete. Looks at every open stream.
+    public var bufferedRequestBytes: Int { open.reduce(0) { $0 + $1.pointee.input.collectedBytes } }
+
     /// Asks for one `drained` call when the stream's buffered bytes are at most `bytes`. Not called when they already
     /// are; check `bufferedBytes` first.
     public func notifyWhenDrained(_ stream: StreamID, below bytes: Int) {

@@ -90,7 +90,7 @@ public final class MemoryDisk: Disk, @unchecked Sendable {
             switch update {
             case .write(let offset, let new):
                 grow(&image, to: offset + new.count)
-                image.replaceSubrange(offset..<offset + new.count, with: new)
+                image.withUnsafeMutableBytes { $0[offset..<offset + new.count].copyBytes(from: new) }
             case .resize(let size):
                 if size < image.count { image.removeLast(image.count - size) } else { grow(&image, to: size) }
             }
@@ -114,7 +114,9 @@ public final class MemoryDisk: Disk, @unchecked Sendable {
             let from = range.lowerBound / sectorSize * sectorSize
             let to = min((range.upperBound + sectorSize - 1) / sectorSize * sectorSize, min(bytes.count, durable.count))
             guard from < to else { return }
-            durable.replaceSubrange(from..<to, with: bytes[from..<to])
+            durable.withUnsafeMutableBytes { target in
+                bytes.withUnsafeBytes { target[from..<to].copyBytes(from: $0[from..<to]) }
+            }
         }
     }
 
@@ -309,7 +311,9 @@ public final class MemoryDisk: Disk, @unchecked Sendable {
                         let end = min(sector + sectorSize, memory.count)
                         if generator.next() >> 32 < odds {
                             Content.grow(&image, to: end)
-                            image.replaceSubrange(sector..<end, with: memory[sector..<end])
+                            image.withUnsafeMutableBytes { target in
+                                memory.withUnsafeBytes { target[sector..<end].copyBytes(from: $0[sector..<end]) }
+                            }
                         }
                         sector += sectorSize
                     }
@@ -401,7 +405,7 @@ private final class MemoryFile: DiskFile {
     func read(at offset: UInt64, count: Int) throws(DiskError) -> [UInt8] {
         try disk.count(.read, path)
         let from = min(Int(offset), content.bytes.count)
-        return Array(content.bytes[from..<min(from + count, content.bytes.count)])
+        return content.bytes.withUnsafeBytes { [UInt8](UnsafeRawBufferPointer(rebasing: $0[from..<min(from + count, $0.count)])) }
     }
 
     func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(DiskError) {

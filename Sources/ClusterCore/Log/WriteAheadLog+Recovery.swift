@@ -332,6 +332,7 @@ private struct SegmentScan {
             return .failure(damaged(offset, "\(detail), though nothing of the write is missing"))
         }
         var end = raw.count
+        while end >= Int(result.offset) + 8, raw.u64(end - 8) == 0 { end -= 8 }
         while end > Int(result.offset), raw[end - 1] == 0 { end -= 1 }
         var cut = result
         cut.repair = TailRepair(segment: path, offset: result.offset, bytesCut: UInt64(max(0, end - Int(result.offset))), detail: detail)

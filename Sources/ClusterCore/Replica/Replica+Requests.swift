@@ -28,7 +28,7 @@ extension Replica {
             ask(LeaderQuestion(token: token, lease: lease, wantsKeys: wantsKeys, askedLeader: .none, deadline: now + options.requestTimeout),
                 into: &effects)
         case .leases:
-            effects.answers.append((token, .leases(leases.ids)))
+            effects.answers.append((token, .leases(leases.idsInListOrder)))
         case .members(let linearizable):
             if linearizable {
                 arrivedQuestions.append(.members(token))

@@ -68,6 +68,12 @@ public struct ReadGrant: Sendable {
     /// Where the snapshot finds revisions that left its overlay.
     public var backend: any Backend
     public var term: Term
+    public init(tokens: [RequestToken], snapshot: StoreSnapshot, backend: any Backend, term: Term) {
+        self.tokens = tokens
+        self.snapshot = snapshot
+        self.backend = backend
+        self.term = term
+    }
 }
 
 /// What a member says of itself. Local; no quorum.

@@ -224,7 +224,7 @@ public final class Node: @unchecked Sendable {
     }
 
     private func abandon() async {
-        for listener in listeners { listener.abort() }
+        for listener in listeners { try? await listener.abort().get() }
         try? await loop.submit { self.driver.stop() }.get()
         try? await loop.flatSubmit { self.peers.close(abruptly: true) }.get()
         await offLoop {
@@ -291,6 +291,19 @@ public final class Node: @unchecked Sendable {
 
     // MARK: Snapshots from the leader
 
+    private static func loadSnapshot(_ received: SnapshotIntake.Received, files: NodeFiles,
+                                     logger: Logger) -> UncheckedBox<(ReplicaState, any BackendReader)>? {
+        do {
+            let reader = try received.backend.makeReader()
+            let state = try ReplicaState.load(from: reader)
+            try files.disk.syncDirectory(files.storeDirectory)
+            return UncheckedBox((state, reader))
+        } catch {
+            logger.error("snapshot cannot be used", metadata: ["reason": "\(error)"])
+            return nil
+        }
+    }
+
     /// A whole snapshot has arrived in a file of its own: loads it, and when the member still wants it, switches over. On the
     /// replica loop.
     private static func install(_ received: SnapshotIntake.Received, _ answer: @escaping (Bool) -> Void, on driver: ReplicaDriver, files: NodeFiles,
@@ -301,15 +314,7 @@ public final class Node: @unchecked Sendable {
             return answer.value(false)
         }
         backendThread.submit(.run {
-            let loaded: UncheckedBox<(ReplicaState, any BackendReader)>?
-            do {
-                let reader = try received.backend.makeReader()
-                loaded = UncheckedBox((try ReplicaState.load(from: reader), reader))
-                try files.disk.syncDirectory(files.storeDirectory)
-            } catch {
-                logger.error("snapshot cannot be used", metadata: ["reason": "\(error)"])
-                loaded = nil
-            }
+            let loaded = loadSnapshot(received, files: files, logger: logger)
             driver.loop.execute {
                 driver.whenNoCommitIsInFlight { driver in
                     guard let (state, reader) = loaded?.value, driver.wants(received.metadata) else {

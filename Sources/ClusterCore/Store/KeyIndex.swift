@@ -5,9 +5,10 @@ import Base
 ///
 /// Invariant: of all copies only the newest is written to (the rows inside `KeyEntry` are shared and grow in one line).
 struct KeyIndex: Sendable {
-    /// Measured: 64 against 32 costs a little on the first put behind a snapshot and saves more on everything else.
-    static let maxCount = 64
-    static let minCount = 16
+    /// Keys in a leaf and children of an inner node. The first put behind a snapshot copies one node per level and touches
+    /// the reference count of every child (a cache miss each) and of every key with older changes: hence small nodes.
+    static let maxLeafCount = 32
+    static let maxInnerCount = 16
     /// Nodes with more key bytes than this split early: huge keys must not make an insertion move megabytes.
     static let maxKeyBytes = 16 << 10
 
@@ -57,8 +58,8 @@ struct KeyIndex: Sendable {
         }
     }
 
-    /// Visits keys of `[start, end)` ascending, tombstoned ones included, until `body` returns false.
-    func forEach(in bounds: KeyBounds, _ body: (UnsafeRawBufferPointer, KeyEntry) -> Bool) {
+    /// Lends keys and entries of `[start, end)` ascending, tombstoned ones included, until `body` returns false.
+    func forEach(in bounds: KeyBounds, _ body: (UnsafeRawBufferPointer, UnsafePointer<KeyEntry>) -> Bool) {
         if bounds.isEmpty { return }
         bounds.start.withUnsafeBytes { start in
             if let end = bounds.end {
@@ -110,7 +111,7 @@ private final class IndexNode: @unchecked Sendable {
     var count: Int { isLeaf ? entries.count : children.count }
 
     var isOverfull: Bool {
-        count > KeyIndex.maxCount || (keys.byteCount > KeyIndex.maxKeyBytes && count >= (isLeaf ? 2 : 8))
+        count > (isLeaf ? KeyIndex.maxLeafCount : KeyIndex.maxInnerCount) || (keys.byteCount > KeyIndex.maxKeyBytes && count >= (isLeaf ? 2 : 8))
     }
 
     private func uniqueChild(_ at: Int) -> IndexNode {
@@ -192,7 +193,7 @@ private final class IndexNode: @unchecked Sendable {
         if child.count == 0 {
             children.remove(at: at)
             if keys.count > 0 { keys.remove(at: max(0, at - 1)) }
-        } else if child.count < KeyIndex.minCount {
+        } else if child.count < (child.isLeaf ? KeyIndex.maxLeafCount : KeyIndex.maxInnerCount) / 4 {
             if at + 1 < children.count { mergeIfSmall(at) } else if at > 0 { mergeIfSmall(at - 1) }
         }
         return delta
@@ -201,7 +202,7 @@ private final class IndexNode: @unchecked Sendable {
     /// Joins children `at` and `at + 1` when the result leaves room to grow.
     private func mergeIfSmall(_ at: Int) {
         let right = children[at + 1]
-        guard children[at].count + right.count <= KeyIndex.maxCount * 3 / 4,
+        guard children[at].count + right.count <= (right.isLeaf ? KeyIndex.maxLeafCount : KeyIndex.maxInnerCount) * 3 / 4,
               children[at].keys.byteCount + right.keys.byteCount <= KeyIndex.maxKeyBytes / 2
         else { return }
         let left = uniqueChild(at)
@@ -216,17 +217,20 @@ private final class IndexNode: @unchecked Sendable {
 
     /// `start` empty or `end` nil: no bound on that side. Returns false when `body` stopped the walk.
     func visit(
-        from start: UnsafeRawBufferPointer?, to end: UnsafeRawBufferPointer?, _ body: (UnsafeRawBufferPointer, KeyEntry) -> Bool
+        from start: UnsafeRawBufferPointer?, to end: UnsafeRawBufferPointer?, _ body: (UnsafeRawBufferPointer, UnsafePointer<KeyEntry>) -> Bool
     ) -> Bool {
         if isLeaf {
             let first = start.map { keys.lowerBound($0).at } ?? 0
             let last = end.map { keys.lowerBound($0).at } ?? entries.count
-            var at = first
-            while at < last {
-                if !keys.withKey(at, { body($0, entries[at]) }) { return false }
-                at += 1
+            // By pointer: passing a copy of each entry would count references up and down.
+            return entries.withUnsafeBufferPointer { entries in
+                var at = first
+                while at < last {
+                    if !keys.withKey(at, { body($0, entries.baseAddress! + at) }) { return false }
+                    at += 1
+                }
+                return true
             }
-            return true
         }
         let first = start.map { keys.upperBound($0) } ?? 0
         let last = end.map { keys.lowerBound($0).at } ?? children.count - 1

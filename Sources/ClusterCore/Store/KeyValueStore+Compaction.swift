@@ -125,7 +125,7 @@ extension KeyValueStore {
                 return false
             }
             visited += 1
-            if entry.hasPrunable(to: target) { prunable.append([UInt8](key)) }
+            if entry.pointee.hasPrunable(to: target) { prunable.append([UInt8](key)) }
             return true
         }
         for key in prunable {

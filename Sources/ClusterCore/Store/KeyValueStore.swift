@@ -45,7 +45,7 @@ public final class KeyValueStore {
     /// Every live key that names a lease, in key order: to rebuild the lease table behind `load`.
     public func forEachLeasedKey(_ body: (Key, LeaseID) -> Void) {
         index.forEach(in: .everything) { key, entry in
-            if entry.isLive && entry.lease != 0 { body(Key([UInt8](key)), LeaseID(entry.lease)) }
+            if entry.pointee.isLive && entry.pointee.lease != 0 { body(Key([UInt8](key)), LeaseID(entry.pointee.lease)) }
             return true
         }
     }
@@ -200,7 +200,7 @@ public final class KeyValueStore {
             if index.find(request.key)?.isLive ?? false { keys.append(request.key) }
         } else {
             index.forEach(in: KeyBounds(request.range)) { key, entry in
-                if entry.isLive { keys.append([UInt8](key)) }
+                if entry.pointee.isLive { keys.append([UInt8](key)) }
                 return true
             }
         }

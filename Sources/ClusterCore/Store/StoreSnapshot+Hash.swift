@@ -36,11 +36,11 @@ extension StoreSnapshot {
         var left: [StoredChange] = []
         var isAnythingAlive = false
         index.forEach(in: .everything) { _, entry in
-            if let change = entry.visible(at: through) {
+            if let change = entry.pointee.visible(at: through) {
                 isAnythingAlive = true
                 if change.main <= compacted { seen.append(change) }
             }
-            if let change = entry.visible(at: compacted) { left.append(change) }
+            if let change = entry.pointee.visible(at: compacted) { left.append(change) }
             return true
         }
         var kept = isAnythingAlive ? seen : left

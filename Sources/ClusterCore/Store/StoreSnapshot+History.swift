@@ -51,20 +51,20 @@ extension StoreSnapshot {
             index.forEach(in: bounds) { _, entry in
                 keys += 1
                 guard keys <= StoreSnapshot.maxKeysByIndex else { return false }
-                var at = entry.changeCount(through: from - 1)
-                let end = entry.changeCount(through: through)
+                var at = entry.pointee.changeCount(through: from - 1)
+                let end = entry.pointee.changeCount(through: through)
                 // More than maxRevisions changes of one key are never needed: a long history is not gathered again and
                 // again for each of its pages.
                 let cut = min(end, at + maxRevisions)
                 while at < cut {
-                    found.changes.append(entry.change(at: at))
+                    found.changes.append(entry.pointee.change(at: at))
                     at += 1
                 }
                 if cut < end {
                     // The cut may part a revision: complete it, then nothing behind it counts.
-                    let last = entry.change(at: cut - 1).main
-                    while at < end, entry.change(at: at).main == last {
-                        found.changes.append(entry.change(at: at))
+                    let last = entry.pointee.change(at: cut - 1).main
+                    while at < end, entry.pointee.change(at: at).main == last {
+                        found.changes.append(entry.pointee.change(at: at))
                         at += 1
                     }
                     found.completeThrough = min(found.completeThrough, last)

@@ -31,7 +31,7 @@ extension StoreSnapshot {
         if at == revision.rawValue { return index.liveCount(in: bounds) }
         var count = 0
         index.forEach(in: bounds) { _, entry in
-            if entry.visible(at: at) != nil { count += 1 }
+            if entry.pointee.visible(at: at) != nil { count += 1 }
             return true
         }
         return count
@@ -46,7 +46,9 @@ extension StoreSnapshot {
         var fault: ReadFault?
         let appended = request.key.withUnsafeBytes { key in
             do throws(ReadFault) {
-                return try append(request, key: key, entry, change, reader: reader, into: &writer)
+                return try withUnsafePointer(to: entry) { entry throws(ReadFault) in
+                    try append(request, key: key, entry, change, reader: reader, into: &writer)
+                }
             } catch {
                 fault = error
                 return false
@@ -67,7 +69,7 @@ extension StoreSnapshot {
         var more = false
         var fault: ReadFault?
         index.forEach(in: bounds) { key, entry in
-            guard let change = entry.visible(at: at) else { return true }
+            guard let change = entry.pointee.visible(at: at) else { return true }
             count += 1
             if more { return true }
             do throws(ReadFault) {
@@ -109,7 +111,7 @@ extension StoreSnapshot {
         var items: [Item] = []
         var fault: ReadFault?
         index.forEach(in: bounds) { _, entry in
-            guard let change = entry.visible(at: at) else { return true }
+            guard let change = entry.pointee.visible(at: at) else { return true }
             count += 1
             if items.count >= gatherLimit { return !isCurrent }
             do throws(ReadFault) {
@@ -161,14 +163,14 @@ extension StoreSnapshot {
 
     /// Appends one key-value unless a filter drops it. Returns whether it was appended.
     private func append(
-        _ request: RangeRequest, key: UnsafeRawBufferPointer, _ entry: KeyEntry, _ change: StoredChange,
+        _ request: RangeRequest, key: UnsafeRawBufferPointer, _ entry: UnsafePointer<KeyEntry>, _ change: StoredChange,
         reader: any BackendReader, into writer: inout ByteWriter
     ) throws(ReadFault) -> Bool {
         if request.hasFilter, try !passesFilters(request, entry, change, reader: reader) { return false }
         if request.keysOnly {
-            if change == entry.latest {
+            if change == entry.pointee.latest {
                 // The index knows everything but the value.
-                writer.appendKeyValueWithoutValue(key: key, entry)
+                writer.appendKeyValueWithoutValue(key: key, entry.pointee)
                 return true
             }
             let view = try withValue(change, reader) { raw in
@@ -184,7 +186,7 @@ extension StoreSnapshot {
     }
 
     private func passesFilters(
-        _ request: RangeRequest, _ entry: KeyEntry, _ change: StoredChange, reader: any BackendReader
+        _ request: RangeRequest, _ entry: UnsafePointer<KeyEntry>, _ change: StoredChange, reader: any BackendReader
     ) throws(ReadFault) -> Bool {
         func isOutside(_ value: Int64, _ low: Revision, _ high: Revision) -> Bool {
             (high != .zero && value > high.rawValue) || (low != .zero && value < low.rawValue)
@@ -192,8 +194,8 @@ extension StoreSnapshot {
         if isOutside(change.main, request.minModRevision, request.maxModRevision) { return false }
         guard request.minCreateRevision != .zero || request.maxCreateRevision != .zero else { return true }
         let created: Int64
-        if change == entry.latest {
-            created = entry.createRevision
+        if change == entry.pointee.latest {
+            created = entry.pointee.createRevision
         } else {
             created = try withValue(change, reader) { KeyValueView($0) }.orCorrupt(change).createRevision
         }

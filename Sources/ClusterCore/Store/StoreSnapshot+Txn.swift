@@ -69,7 +69,7 @@ extension StoreSnapshot {
         } else {
             var fault: ReadFault?
             index.forEach(in: KeyBounds(compare.range)) { _, entry in
-                do throws(ReadFault) { try check(entry) } catch { fault = error }
+                do throws(ReadFault) { try check(entry.pointee) } catch { fault = error }
                 return holds && fault == nil
             }
             if let fault { throw fault }

@@ -86,10 +86,4 @@ extension StoreSnapshot {
         }
         return result
     }
-
-    /// The stored bytes of the newest version of `entry`, which must be live.
-    func latestValue(_ entry: KeyEntry, _ reader: any BackendReader) throws(ReadFault) -> [UInt8] {
-        if let kv = overlay.find(entry.latest) { return kv }
-        return try withValue(entry.latest, reader) { [UInt8]($0) }
-    }
 }

@@ -43,6 +43,10 @@ public final class WatchHub {
         self.generator = generator
     }
 
+    deinit {
+        for stream in streamsInOrder { stream.forgetWatchers() }
+    }
+
     // MARK: streams
 
     /// - Parameter fragmentBytes: responses of watchers that asked for fragments are split to stay below this;
@@ -67,10 +71,7 @@ public final class WatchHub {
         for watcher in stream.watchers where !watcher.isBehind { live.remove(watcher) }
         behindCount -= stream.behind.count
         if stream.isQueued { readyStreams.removeAll { $0 === stream } }
-        // Breaks the cycle between a stream and its watchers.
-        stream.watchers = []
-        stream.behind = []
-        stream.slots = [:]
+        stream.forgetWatchers()
         var low = 0, high = streamsInOrder.count
         while low < high {
             let middle = (low + high) / 2
@@ -459,6 +460,13 @@ final class WatchStream {
         self.opening = opening
         self.fragmentBytes = fragmentBytes
         self.tickPeriod = tickPeriod
+    }
+
+    /// Breaks the cycle between the stream and its watchers.
+    func forgetWatchers() {
+        watchers = []
+        behind = []
+        slots = [:]
     }
 
     /// The next id that is not in use, counting up from 0; freed ids are not used again.

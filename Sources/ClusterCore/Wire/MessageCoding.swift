@@ -1,6 +1,9 @@
 import Base
 import SwiftProtobuf
 
+/// So that users of these messages need not import SwiftProtobuf themselves.
+public typealias ProtobufMessage = SwiftProtobuf.Message
+
 extension SwiftProtobuf.Message {
     /// Decodes a message from borrowed bytes. For the calls that are not on the hot path.
     public init(decoding bytes: UnsafeRawBufferPointer) throws(DecodingFault) {

@@ -60,7 +60,7 @@ struct AttachCommand: ParsableCommand {
         let isReadOnly = console.isReadOnly || name.lowercased().hasPrefix("prod")
         let cluster = ClusterState(name: name, kind: .attached, mode: isReadOnly ? .readOnly : .ask)
         let mailbox = Mailbox()
-        let runner = ClusterSession(cluster: cluster, connection: connection, host: nil, mailbox: mailbox)
+        let runner = try ClusterSession(cluster: cluster, connection: connection, host: nil, mailbox: mailbox)
         var flags = console
         flags.isReadOnly = isReadOnly
         try ConsoleSession(flags: flags, signals: signals, mailbox: mailbox, runner: runner, cluster: cluster).run()

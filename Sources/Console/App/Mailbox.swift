@@ -58,6 +58,16 @@ final class Mailbox: Sendable {
         }
     }
 
+    /// Returns when the console's thread keeps up: a stream that is faster than it waits here, and the server behind it.
+    func room() async {
+        while state.withLock({ $0.events.count > Mailbox.backlogLimit }), !Task.isCancelled {
+            try? await Task.sleep(for: .milliseconds(10))
+        }
+    }
+
+    /// Posts that may wait before streams are held up; two seconds' worth of frames.
+    private static let backlogLimit = 64
+
     private func wake() {
         var byte: UInt8 = 1
         _ = write(writingEnd, &byte, 1)

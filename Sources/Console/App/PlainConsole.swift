@@ -44,7 +44,8 @@ struct PlainConsole {
         var parts = tm()
         localtime_r(&seconds, &parts)
         func two(_ n: Int32) -> String { n < 10 ? "0\(n)" : "\(n)" }
-        print("\(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec)) \(line)")
+        // Not print: a pipe would get it in blocks of 4 KB, long after the fact.
+        FileHandle.standardOutput.write(Data("\(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec)) \(line)\n".utf8))
     }
 
     /// Everything that is worth a line when it changes; no revisions, which change all the time.

@@ -37,7 +37,7 @@ struct PlaygroundCommand: ParsableCommand {
                                    members: host.nodes.map { MemberState(id: $0.id, name: $0.name, endpoint: $0.clientEndpoint) })
         cluster.serverVersion = "quarterdeck \(Version.text)"
         let connection = ConnectionOptions(endpoints: host.nodes.map(\.clientEndpoint))
-        let runner = ClusterSession(cluster: cluster, connection: connection, host: host, mailbox: mailbox)
+        let runner = try ClusterSession(cluster: cluster, connection: connection, host: host, mailbox: mailbox)
         try ConsoleSession(flags: console, signals: signals, mailbox: mailbox, runner: runner, cluster: cluster).run()
     }
 }

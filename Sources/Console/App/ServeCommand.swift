@@ -111,12 +111,10 @@ struct ServeCommand: ParsableCommand {
             return list
         }
         func urls(_ option: String?, _ flag: String, _ standard: String) throws(CommandFailure) -> [ServiceURL] {
-            let text = value(option, flag) ?? standard
-            do {
-                let list = try urls(text)
-                guard !list.isEmpty else { throw wrong("expected at least one URL") }
-                return list
-            } catch { throw wrong("--\(flag): \(error.description)") }
+            let list: [ServiceURL]
+            do throws(CommandFailure) { list = try urls(value(option, flag) ?? standard) } catch { throw wrong("--\(flag): \(error.description)") }
+            guard !list.isEmpty else { throw wrong("--\(flag): expected at least one URL") }
+            return list
         }
         let name = value(name, "name") ?? "default"
         guard !name.contains("="), !name.contains(",") else { throw wrong("--name \(name): must not contain = or ,") }

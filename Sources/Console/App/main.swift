@@ -1,4 +1,1 @@
-import Foundation
-
-setvbuf(stdout, nil, _IOLBF, 0)
 Quarterdeck.start()

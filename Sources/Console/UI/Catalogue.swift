@@ -36,7 +36,7 @@ struct CatalogueEntry: Sendable {
 }
 
 enum HelpSection: Int, CaseIterable, Hashable, Sendable {
-    case move, look, cluster, chrome
+    case cluster, look, move, chrome
 
     var title: String {
         switch self {
@@ -86,20 +86,20 @@ enum Catalogue {
         add(.open, "open-key", .tree, [KeyPress(.enter)], hint: "open", "open a directory, or the value", rank: 10, .look)
         add(.editKey, "edit-key", .keys, [KeyPress("e")], hint: "edit", "edit the value here (^S inside writes it)", rank: 12, .look)
         add(.externalEdit, "edit-in-editor", .keys, [KeyPress("v")], hint: "$EDITOR", "edit the value in $EDITOR", rank: 30, .look)
-        add(.history, "history", .keys, [KeyPress("t")], hint: "history", "earlier versions of this key", rank: 22, .look)
-        add(.watchThis, "watch-key", .keys, [KeyPress("w")], hint: "watch", "watch this key or directory", rank: 23, .look)
+        add(.history, "history", .keys, [KeyPress("t")], hint: "history", "earlier versions of this key", rank: 26, .look)
+        add(.watchThis, "watch-key", .keys, [KeyPress("w")], hint: "watch", "watch this key or directory", rank: 21, .look)
         add(.valueMode, "value-mode", .keys, [KeyPress("m")], hint: "mode", "show the value as json, text or hex", rank: 40, .look)
         add(.flatList, "flat-list", .keys, [KeyPress("s")], hint: "tree/flat", "tree or flat list", rank: 41, .look)
         add(.copyKey, "copy-key", .keys, [KeyPress("y")], hint: "copy", "copy the etcdctl line that reads this key", rank: 42, .look)
         add(.mark, "mark", .tree, [KeyPress(" ")], hint: "mark", "mark this key; D deletes the marked ones", rank: 44, .look)
         add(.clearMarks, "clear-marks", .tree, [KeyPress("*")], "take all marks off", .look)
-        add(.newKey, "add-key", .keys, [KeyPress("A")], hint: "add", "add a key", rank: 24, changes: true, .cluster)
-        add(.deleteKey, "delete", .keys, [KeyPress("D")], hint: "delete", "delete the key, the marked keys, or the directory", rank: 25, changes: true, .cluster)
-        add(.renameKey, "rename-key", .tree, [KeyPress("R")], hint: "rename", "rename the key", rank: 26, changes: true, .cluster)
-        add(.renameKey, "rename-key", .value, [KeyPress("R")], hint: "rename", "rename the key", rank: 26, changes: true, .cluster)
+        add(.newKey, "add-key", .keys, [KeyPress("A")], hint: "add", "add a key", rank: 15, changes: true, .cluster)
+        add(.deleteKey, "delete", .keys, [KeyPress("D")], hint: "delete", "delete the key, the marked keys, or the directory", rank: 16, changes: true, .cluster)
+        add(.renameKey, "rename-key", .tree, [KeyPress("R")], hint: "rename", "rename the key", rank: 17, changes: true, .cluster)
+        add(.renameKey, "rename-key", .value, [KeyPress("R")], hint: "rename", "rename the key", rank: 17, changes: true, .cluster)
         add(.restoreVersion, "restore-version", .history, [KeyPress("R")], hint: "restore", "write this old value as a new revision", rank: 20, changes: true, .cluster)
         add(.open, "show-version", .history, [KeyPress(.enter)], hint: "show", "show this version", rank: 10, .look)
-        add(.undo, "undo", .keys, [KeyPress("U")], hint: "undo", "take the last change made here back", rank: 27, changes: true, .cluster)
+        add(.undo, "undo", .keys, [KeyPress("U")], hint: "undo", "take the last change made here back", rank: 18, changes: true, .cluster)
 
         add(.open, "follow-watch", .watchList, [KeyPress(.enter)], hint: "stream", "go to this watch's stream", rank: 10, .look)
         add(.open, "open-event-key", .stream, [KeyPress(.enter)], hint: "key", "show the event's key in Keys", rank: 10, .look)
@@ -109,7 +109,7 @@ enum Catalogue {
         add(.clearStream, "clear-stream", .watch, [KeyPress("c")], hint: "clear", "forget the events so far", rank: 20, .look)
         add(.saveStream, "save-stream", .watch, [KeyPress("o")], hint: "save", "save the events to a JSON-lines file", rank: 21, .look)
 
-        add(.filter, "filter", .everywhere, [KeyPress("/")], hint: "filter", "narrow what is listed", rank: 28, .look)
+        add(.filter, "filter", .everywhere, [KeyPress("/")], hint: "filter", "narrow what is listed", rank: 19, .look)
         add(.enlarge, "enlarge", .everywhere, [KeyPress("+")], hint: "enlarge", "the focused panel fills the screen", rank: 70, .look)
         add(.shrink, "shrink", .everywhere, [KeyPress("_")], "all panels again", .look)
         add(.palette, "command", .everywhere, [KeyPress(":"), .control("p")], hint: "command", "any action by name", rank: 5, .chrome)
@@ -129,6 +129,22 @@ enum Catalogue {
         add(.editorCancel, "editor-cancel", .editor, [KeyPress(.escape)], hint: "cancel", "leave the editor", rank: 6, .look)
         return list
     }()
+
+    /// Hints of narrow screens.
+    static func short(_ hint: String) -> String {
+        switch hint {
+        case "restart": "start"
+        case "isolate": "cut"
+        case "lead here": "lead"
+        case "workload": "load"
+        case "command": "cmd"
+        case "history": "hist"
+        case "delete": "del"
+        case "rename": "ren"
+        case "tree/flat": "tree"
+        default: hint
+        }
+    }
 
     static func entry(for key: KeyPress, in contexts: [Context]) -> CatalogueEntry? {
         for context in contexts {

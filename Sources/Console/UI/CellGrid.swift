@@ -41,7 +41,7 @@ public struct CellGrid: Sendable {
     /// Where the text cursor is shown; nil: hidden.
     public var cursor: Position?
 
-    public init(size: Size, style: Style = .plain) {
+    public init(size: Size, style: Style = Style()) {
         self.size = Size(columns: max(0, size.columns), rows: max(0, size.rows))
         cells = Array(repeating: Cell(scalar: 0x20, style: style), count: self.size.columns * self.size.rows)
     }

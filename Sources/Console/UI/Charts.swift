@@ -1,7 +1,7 @@
 /// Charts made of characters. Values come oldest first; the newest is drawn at the right edge.
 extension Canvas {
     /// An area chart of braille dots: 2 × 4 dots a cell. nil is a hole (no data). Returns nothing; the scale is the caller's text.
-    mutating func area(_ values: [Int?], _ rect: Rect, maximum: Int, gradient: Gradient = .load) {
+    mutating func area(_ values: [Int?], _ rect: Rect, maximum: Int, gradient: Gradient = .load, slot: Slot? = nil) {
         guard !rect.isEmpty else { return }
         let dots = rect.columns * 2, height = rect.rows * 4
         let shown = values.suffix(dots)
@@ -13,7 +13,7 @@ extension Canvas {
         }
         for row in 0..<rect.rows {
             let base = (rect.rows - 1 - row) * 4
-            let style = Style(foreground: .gradient(gradient, rect.rows == 1 ? 50 : (rect.rows - 1 - row) * 100 / (rect.rows - 1)))
+            let style = slot.map { Style.ink($0) } ?? Style(foreground: .gradient(gradient, rect.rows == 1 ? 50 : (rect.rows - 1 - row) * 100 / (rect.rows - 1)))
             for column in 0..<rect.columns {
                 let bits = Canvas.leftDots(levels[2 * column] - base) | Canvas.rightDots(levels[2 * column + 1] - base)
                 if bits > 0 { glyph(Unicode.Scalar(0x2800 + bits)!, rect.column + column, rect.row + row, style) }

@@ -2,7 +2,8 @@
 struct EventText {
     var glyph: Unicode.Scalar
     var slot: Slot
-    /// In order of importance: `short` fits 80 columns, `long` says all.
+    /// From the fewest columns to all that is known.
+    var brief: String
     var short: String
     var long: String
 
@@ -10,6 +11,7 @@ struct EventText {
         func make(_ glyph: Unicode.Scalar, _ slot: Slot, _ short: String, _ long: String? = nil) -> (Unicode.Scalar, Slot, String, String) {
             (glyph, slot, short, long ?? short)
         }
+        brief = ""
         (glyph, slot, short, long) = switch event.kind {
         case .elected(let leader, let previous, let from, let term, let gap, let tolerance):
             EventText.elected(leader, previous, from, term, gap, tolerance)
@@ -33,6 +35,12 @@ struct EventText {
         case .workload(let isOn): make("▸", .accent, isOn ? "workload started by you" : "workload stopped by you")
         case .note(let text, let isBad): make(isBad ? "▲" : "·", isBad ? .warn : .dim, text)
         }
+        brief = short
+        // Where there is little room the figures come first: who, since which term, how long without writes.
+        if case .elected(let leader, let previous, _, let term, let gap?, _) = event.kind {
+            let change = previous.flatMap { $0 == leader ? nil : "\($0) → \(leader)" } ?? leader
+            brief = "\(change) t\(term), no writes \(Format.span(milliseconds: gap))"
+        }
     }
 
     private static func elected(_ leader: String, _ previous: String?, _ from: UInt64?, _ term: UInt64, _ gap: Int64?, _ tolerance: Int64?) -> (Unicode.Scalar, Slot, String, String) {
@@ -47,7 +55,7 @@ struct EventText {
 
     /// Spans that fit `width` after the time stamp.
     func spans(width: Int) -> [Span] {
-        let text = long.cellWidth + 2 <= width ? long : short
+        let text = [long, short].first { $0.cellWidth + 2 <= width } ?? brief
         return [Span("\(glyph) ", slot), Span(text, slot == .dim ? .dim : .text)]
     }
 }

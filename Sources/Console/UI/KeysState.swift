@@ -88,6 +88,7 @@ struct KeysState: Hashable, Sendable {
     var value = ValuePane()
     var history = HistoryPane()
     var editor: EditorState?
+    var external: ExternalEdit?
     /// Sorted.
     var marks: [KeyBytes] = []
     /// A key that is being opened directory by directory.
@@ -177,8 +178,11 @@ struct EditorState: Hashable, Sendable {
     var text: TextEditor
     var scroll = 0
     var savingRequest: RequestID?
-    /// In ASK mode and after a merge: the change is shown and `^S` again writes it.
-    var isReviewing = false
+    /// The text the editor started with when it is not the value itself but its JSON laid out.
+    var laidOut: String?
+
+    /// etcd's default limit of a request, less room for the rest of it.
+    static let sizeLimit = 1_536 * 1_024 - 4_096
 
     init(key: KeyBytes, base: KeyValue?, value: [UInt8]? = nil) {
         let value = value ?? base?.value ?? []
@@ -190,7 +194,17 @@ struct EditorState: Hashable, Sendable {
     }
 
     /// The bytes to write; nil while hexadecimal digits are incomplete.
-    var bytes: [UInt8]? { format == .text ? Array(text.text.utf8) : HexText.parse(text.text) }
+    ///
+    /// JSON that was on one line goes back to one line.
+    var bytes: [UInt8]? {
+        guard format == .text else { return HexText.parse(text.text) }
+        let bytes = Array(text.text.utf8)
+        guard laidOut != nil, let base, let compact = try? JSON.compacted(bytes, like: base.value) else { return bytes }
+        return compact
+    }
 
-    var isModified: Bool { bytes != (base?.value ?? []) || base == nil && !text.isEmpty }
+    var isModified: Bool {
+        if let laidOut { return text.text != laidOut }
+        return bytes != (base?.value ?? [])
+    }
 }

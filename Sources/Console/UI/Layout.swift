@@ -72,11 +72,12 @@ struct OverviewLayout: Hashable {
             nodes = rest.takeTop(min(rows + 6, body.rows - 30))
             histogram = right.takeTop(WorkloadSample.bucketBoundsMicroseconds.count + 5)
             events = right
-            timeline = rest.takeBottom(rows + 5)
-            if hasWatch { watch = rest.takeBottom(max(8, rest.rows * 2 / 5)) }
-            var charts = rest
+            var charts = rest.takeTop(min(18, rest.rows * 2 / 5))
             ops = charts.takeLeft(charts.columns / 2)
             latency = charts
+            timeline = rest.takeTop(min(rows + 6, rest.rows - 8))
+            // The place of the stream stays also while no watch is open: panels do not jump.
+            watch = rest
         }
     }
 }

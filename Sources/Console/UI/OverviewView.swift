@@ -318,7 +318,7 @@ extension Model {
         ]
         let width = inside.columns - 2 - 9 - 8
         guard width > 4 else { return }
-        let height = max(1, min(3, (inside.rows - 1) / rows.count))
+        let height = max(1, min(5, (inside.rows - 1) / rows.count))
         let shown = workload.samples.suffix(height == 1 ? width : width * 2)
         var row = inside.row
         for (index, (label, value)) in rows.enumerated() {
@@ -329,9 +329,9 @@ extension Model {
             let values = shown.map(value)
             canvas.text(label, inside.column + 1, row + height - 1, .ink(index % 2 == 0 ? .text : .dim))
             if height == 1 {
-                canvas.sparkline(values, inside.column + 10, row, width: width, maximum: scale) { Style.latency($0).foreground }
+                canvas.sparkline(values, inside.column + 10, row, width: width, maximum: scale) { $0 > 100_000 ? .slot(.bad) : .slot(index % 2 == 0 ? .series1 : .series2) }
             } else {
-                canvas.area(values, Rect(column: inside.column + 10, row: row, columns: width, rows: height), maximum: scale, gradient: index % 2 == 0 ? .load : .latency)
+                canvas.area(values, Rect(column: inside.column + 10, row: row, columns: width, rows: height), maximum: scale, slot: index % 2 == 0 ? .series1 : .series2)
             }
             if let last = values.last ?? nil {
                 canvas.textRight(Format.milliseconds(last), endingAt: inside.endColumn - 1, row + height - 1, Style.latency(last))
@@ -497,7 +497,13 @@ extension Model {
 
     /// The last events of the newest watch.
     private func drawWatchPreview(_ canvas: inout Canvas, _ rect: Rect) {
-        guard !rect.isEmpty, let session = watch.selected else { return }
+        guard !rect.isEmpty else { return }
+        guard let session = watch.selected else {
+            let inside = canvas.box(rect, .light, title: [Span("Watch", .title, .bold)], right: [Span("3 full view", .faint)])
+            let line = [Span("w", .key, .bold), Span(" in Keys watches what is selected there; ", .dim), Span("3", .key, .bold), Span(" then ", .dim), Span("a", .key, .bold), Span(" opens any watch", .dim)]
+            if !inside.isEmpty, line.cellWidth < inside.columns { canvas.spans(line, inside.column + (inside.columns - line.cellWidth) / 2, inside.row + (inside.rows - 1) / 2) }
+            return
+        }
         let inside = canvas.box(rect, .light, title: [Span("Watch ", .title, .bold), Span(session.title, .text)], right: session.facts(visibleRows: rect.rows - 2) + [Span(" · 3 full view", .faint)])
         drawStreamRows(&canvas, inside, session, selection: nil)
     }

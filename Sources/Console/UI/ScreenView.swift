@@ -128,7 +128,8 @@ extension Model {
         return ViewID.allCases.map { view in
             let text = "\(view.keyLabel) \(isWide ? view.title : view.shortTitle)"
             let width = text.cellWidth + 2
-            defer { x += width - (isWide ? 0 : 1) }
+            // Narrow screens have one blank between tabs; the open one's brackets take a cell more.
+            defer { x += width - (isWide || view == screen ? 0 : 1) }
             return (view, text, Rect(column: x, row: rect.row, columns: width, rows: 1))
         }
     }
@@ -194,10 +195,11 @@ extension Model {
         var hints: [Hint] = []
         var seen: Set<Verb> = []
         for entry in Catalogue.entries(in: contexts) {
-            guard let hint = entry.hint, seen.insert(entry.verb).inserted, let key = entry.keys.first else { continue }
+            guard let full = entry.hint, seen.insert(entry.verb).inserted, let key = entry.keys.first else { continue }
             let isOff = obstacle(to: entry.verb, changes: entry.changes) != nil
             if entry.verb == .filter, isOff { continue }
             let label = key.label(glyphs)
+            let hint = rect.columns >= 110 ? full : Catalogue.short(full)
             let group = entry.context == .everywhere ? (entry.verb == .filter || entry.verb == .enlarge ? 0 : 2) : (entry.changes && entry.context != .editor ? 1 : 0)
             hints.append(Hint(spans: [Span(label, .ink(isOff ? .faint : .key, isOff ? [] : .bold)), Span(" " + hint, isOff ? .faint : .dim)],
                               rank: entry.rank, group: group, width: label.cellWidth + 1 + hint.cellWidth))

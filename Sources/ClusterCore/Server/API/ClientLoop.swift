@@ -4,6 +4,7 @@ import Logging
 import NIOCore
 import Replica
 import Store
+import Synchronization
 import Wire
 
 /// Everything between client connections of one event loop and one member: the table of calls that wait, the events that go
@@ -142,6 +143,10 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
     private func flushOutbox() {
         isPostScheduled = false
         guard !outbox.isEmpty, !isPaused else { return }
+        guard !isClosed else {
+            outbox = []
+            return
+        }
         let batch = outbox
         outbox = []
         outbox.reserveCapacity(min(batch.count, 1_024))
@@ -482,7 +487,9 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
 
     /// One write and one flush per connection that has something to send.
     func flushTouched() {
-        while let connection = touched.popLast() { connection.flush() }
+        while let connection = touched.popLast() {
+            if connection.needsFlush { connection.flush() }
+        }
     }
 
     func register(_ channel: ClientChannel) {
@@ -531,16 +538,29 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
 
     /// Closes every connection at once.
     /// - Parameter abruptly: with a reset and nothing flushed, as when the process is killed.
-    func closeAll(abruptly: Bool) {
+    func closeAll(abruptly: Bool) -> EventLoopFuture<Void> {
         eventLoop.preconditionInEventLoop()
-        isClosed = abruptly
+        isDraining = true
         isPaused = false
         held = []
+        if abruptly {
+            isClosed = true
+            outbox = []
+        }
+        for channel in channels.values { channel.close(abruptly: abruptly) }
+        if channels.isEmpty { return eventLoop.makeSucceededVoidFuture() }
+        let promise = whenEmpty ?? eventLoop.makePromise(of: Void.self)
+        whenEmpty = promise
+        return promise.futureResult
+    }
+
+    /// The end: no connection is left.
+    func retire() {
+        eventLoop.preconditionInEventLoop()
+        if !isClosed { flushOutbox() }
+        isClosed = true
         deadlineTimer?.cancel()
         deadlineTimer = nil
-        for channel in channels.values { channel.close(abruptly: abruptly) }
-        flushOutbox()
-        isClosed = true
         for place in calls.indices {
             // Only the server's own questions have no connection that gives them back.
             if case .probe(let probe) = calls[place].work {
@@ -549,6 +569,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
             }
         }
         readers = nil
+        siblings = []
         port.detach(self)
     }
 }

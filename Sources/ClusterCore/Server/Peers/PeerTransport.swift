@@ -3,6 +3,13 @@ import Logging
 import NIOCore
 import NIOPosix
 import Replica
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
 
 /// Where a member's peers listen.
 struct PeerAddress: Hashable, Sendable {
@@ -37,7 +44,7 @@ final class PeerTransport: @unchecked Sendable {
     private var isPaused = false
     private var isClosed = false
 
-    init(identity: NodeIdentity, loop: any EventLoop, links: any LinkPolicy, metrics: NodeMetrics, logger: Logger, intake: SnapshotIntakeFactory,
+    init(identity: NodeIdentity, loop: any EventLoop, links: any LinkPolicy, metrics: NodeMetrics, logger: Logger, intake: @escaping SnapshotIntakeFactory,
          post: @escaping ([ReplicaEvent]) -> Void) {
         self.identity = identity
         self.loop = loop
@@ -122,8 +129,7 @@ typealias SnapshotIntakeFactory = (any Channel, MemberID) -> SnapshotIntake
 
 /// Makes the next close a reset: the peer learns of it at once and nothing more is delivered.
 func resetOnClose(_ channel: any Channel) {
-    guard let options = channel.syncOptions else { return }
-    try? options.setOption(.socketOption(.so_linger), value: linger(l_onoff: 1, l_linger: 0))
+    (channel as? any SocketOptionProvider)?.setSoLinger(linger(l_onoff: 1, l_linger: 0)).whenFailure { _ in }
 }
 
 /// The outgoing connection to one peer.

@@ -1,0 +1,143 @@
+import Base
+import Logging
+import NIOConcurrencyHelpers
+import NIOCore
+import NIOPosix
+import Replica
+import Synchronization
+
+/// A port on which a member serves clients: gRPC and HTTP/1.1 side by side. Thread-safe.
+public final class ClientListener: Sendable {
+    private let server: any Channel
+    private let loops: [ClientLoop]
+    private let numbers: LoopNumbers.Lease
+    /// The bound TCP port, also when 0 was asked for.
+    public let boundPort: Int
+
+    /// Binds and serves. Connections are spread over the loops of `group`.
+    /// - Throws: NIO's `IOError` when the port cannot be bound (`EADDRINUSE`: somebody else has it).
+    public static func start(port: any ReplicaPort, group: any EventLoopGroup, host: String, tcpPort: Int, bounds: ClientBounds = ClientBounds(),
+                             logger: Logger) async throws -> ClientListener {
+        var eventLoops: [any EventLoop] = []
+        for eventLoop in group.makeIterator() { eventLoops.append(eventLoop) }
+        let numbers = LoopNumbers.take(eventLoops.count, of: port)
+        let loops = zip(eventLoops, numbers.numbers).map { ClientLoop(number: $1, eventLoop: $0, port: port, bounds: bounds, logger: logger) }
+        let connections = ConnectionCount()
+        for loop in loops {
+            // Before any connection exists, so nothing reads it meanwhile.
+            loop.siblings = loops
+            port.attach(loop)
+        }
+        let bootstrap = ServerBootstrap(group: group)
+            .serverChannelOption(.backlog, value: 1_024)
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+            .childChannelOption(.socketOption(.so_keepalive), value: 1)
+            .childChannelOption(.writeBufferWaterMark, value: .init(low: bounds.writeChunkBytes / 2, high: bounds.writeChunkBytes * 2))
+            .childChannelInitializer { channel in
+                guard let loop = loops.first(where: { $0.eventLoop === channel.eventLoop }), !loop.isDraining,
+                      connections.enter(limit: bounds.maxConnections) else {
+                    return channel.eventLoop.makeFailedFuture(ConnectionRefused())
+                }
+                let record = ClientChannel(channel: channel, loop: loop)
+                channel.closeFuture.whenComplete { _ in
+                    connections.leave()
+                    loop.unregister(record)
+                }
+                return channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(ProtocolSniffer(record: record, loop: loop))
+                    loop.register(record)
+                }
+            }
+        do {
+            // Go's listeners take IPv4 for "localhost", and so does everything that is told to connect there.
+            let server = try await bootstrap.bind(host: host == "localhost" ? "127.0.0.1" : host, port: tcpPort).get()
+            return ClientListener(server: server, loops: loops, numbers: numbers)
+        } catch {
+            for loop in loops { try? await loop.eventLoop.submit { loop.retire() }.get() }
+            throw error
+        }
+    }
+
+    private init(server: any Channel, loops: [ClientLoop], numbers: LoopNumbers.Lease) {
+        self.server = server
+        self.loops = loops
+        self.numbers = numbers
+        boundPort = server.localAddress?.port ?? 0
+    }
+
+    /// Takes no new connections or calls, lets running calls finish for up to `deadline`, then closes.
+    public func close(within deadline: TimeSpan = .seconds(2)) async {
+        try? await server.close().get()
+        let drained = loops.map { loop in
+            loop.eventLoop.flatSubmit {
+                let timer = loop.eventLoop.scheduleTask(in: .nanoseconds(deadline.nanoseconds)) { _ = loop.closeAll(abruptly: false) }
+                return loop.drain().always { _ in timer.cancel() }
+            }
+        }
+        for future in drained { try? await future.get() }
+        for loop in loops { try? await loop.eventLoop.submit { loop.retire() }.get() }
+        numbers.giveBack()
+    }
+
+    /// What SIGKILL does to a process's sockets: closed at once, connections reset, nothing flushed. The future completes when
+    /// the port is free.
+    @discardableResult
+    public func abort() -> EventLoopFuture<Void> {
+        let numbers = numbers
+        var ends = [server.close().recover { _ in }]
+        for loop in loops {
+            ends.append(loop.eventLoop.flatSubmit { loop.closeAll(abruptly: true) }.flatMap { loop.eventLoop.submit { loop.retire() } })
+        }
+        return EventLoopFuture.andAllComplete(ends, on: server.eventLoop).always { _ in numbers.giveBack() }
+    }
+
+    /// Stands still as a process under SIGSTOP: the kernel still takes connections and bytes, nothing reads or answers them.
+    public func setPaused(_ paused: Bool) {
+        server.setOption(.autoRead, value: !paused).whenFailure { _ in }
+        for loop in loops { loop.eventLoop.execute { loop.setPaused(paused) } }
+    }
+}
+
+/// The connection is closed because the listener has as many as it may, or is ending.
+struct ConnectionRefused: Error {}
+
+/// Connections of all loops of a listener.
+private final class ConnectionCount: Sendable {
+    private let count = Atomic<Int>(0)
+
+    func enter(limit: Int) -> Bool {
+        if count.add(1, ordering: .relaxed).newValue <= limit { return true }
+        leave()
+        return false
+    }
+    func leave() { count.subtract(1, ordering: .relaxed) }
+}
+
+/// Numbers for client loops, unique among all listeners of a member.
+enum LoopNumbers {
+    private static let used = NIOLockedValueBox<[ObjectIdentifier: Set<UInt8>]>([:])
+
+    struct Lease: Sendable {
+        let numbers: [UInt8]
+        fileprivate let owner: ObjectIdentifier
+
+        func giveBack() {
+            used.withLockedValue { used in
+                used[owner]?.subtract(numbers)
+                if used[owner]?.isEmpty ?? false { used[owner] = nil }
+            }
+        }
+    }
+
+    static func take(_ count: Int, of port: any ReplicaPort) -> Lease {
+        let owner = ObjectIdentifier(port)
+        return used.withLockedValue { used in
+            let taken = used[owner] ?? []
+            let free = (0...UInt8.max).filter { !taken.contains($0) }.prefix(count)
+            precondition(free.count == count, "more than 256 client loops of one member")
+            used[owner] = taken.union(free)
+            return Lease(numbers: Array(free), owner: owner)
+        }
+    }
+}

@@ -1,0 +1,274 @@
+import Base
+import GRPC
+import NIOCore
+import Replica
+import Store
+import Wire
+
+/// A client's HTTP/2 connection: bytes to and from the socket, and what its calls come to.
+///
+/// Confined to its event loop. One write and one flush carry everything that a batch of answers or a burst of reading caused.
+final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
+    typealias InboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
+
+    static let methods = MethodTable(MethodID.table)
+
+    let loop: ClientLoop
+    private(set) var session: GRPCServerSession!
+    private var context: ChannelHandlerContext?
+    /// The calls that wait, by stream.
+    var table = StreamTable()
+    /// Something was queued since the last flush.
+    var needsFlush = false
+    private var output = ByteBuffer()
+    private var isWriting = false
+
+    /// About the bytes of answers that have not left: never too low for long, corrected when it matters.
+    private var queuedBytes = 0
+    /// The client does not read; its reads are put off.
+    private(set) var isClogged = false
+    private var postponed: [RequestToken] = []
+
+    /// Bytes received that belong to no complete request yet, estimated from above.
+    private var partialBytes = 0
+    /// Watch streams with responses that may have left.
+    private var watchesToSettle: [(stream: StreamID, call: WatchCall)] = []
+
+    init(loop: ClientLoop) {
+        self.loop = loop
+        var settings = HTTP2Settings()
+        settings.maxConcurrentStreams = loop.bounds.maxConcurrentStreams
+        session = GRPCServerSession(methods: GRPCConnection.methods, delegate: self,
+                                    maxReceiveMessageBytes: loop.identity.options.maxRequestBytes + loop.bounds.requestOverheadBytes,
+                                    settings: settings)
+    }
+
+    // MARK: The socket
+
+    func handlerAdded(context: ChannelHandlerContext) {
+        self.context = context
+        output = context.channel.allocator.buffer(capacity: 4_096)
+    }
+
+    func handlerRemoved(context: ChannelHandlerContext) { self.context = nil }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        let buffer = unwrapInboundIn(data)
+        loop.receivedBytes += UInt64(buffer.readableBytes)
+        partialBytes += buffer.readableBytes
+        do throws(ProtocolFault) {
+            try receive(buffer)
+        } catch {
+            loop.logger.debug("client connection ended", metadata: ["reason": "\(error)"])
+            flush()
+            context.close(promise: nil)
+        }
+        if partialBytes > loop.bounds.maxPartialRequestBytes { checkPartialRequests() }
+    }
+
+    private func receive(_ buffer: ByteBuffer) throws(ProtocolFault) {
+        var fault: ProtocolFault?
+        buffer.withUnsafeReadableBytes { bytes in
+            do throws(ProtocolFault) { try session.receive(bytes) } catch { fault = error }
+        }
+        if let fault { throw fault }
+    }
+
+    /// A whole message has been handed on.
+    func received(_ count: Int) {
+        partialBytes = max(0, partialBytes - count - 5)
+    }
+
+    private func checkPartialRequests() {
+        partialBytes = session.bufferedRequestBytes
+        guard partialBytes > loop.bounds.maxPartialRequestBytes else { return }
+        loop.logger.warning("client connection closed: unfinished requests of \(partialBytes) bytes")
+        session.terminate(.enhanceYourCalm)
+        flush()
+    }
+
+    func channelReadComplete(context: ChannelHandlerContext) {
+        flush()
+        // Answers made while reading may also have gone to other connections.
+        loop.flushTouched()
+    }
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        if context.channel.isWritable { flush() }
+        context.fireChannelWritabilityChanged()
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        for place in table.all { loop.cancel(place, .canceled) }
+        self.context = nil
+        context.fireChannelInactive()
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        loop.logger.debug("client connection failed", metadata: ["reason": "\(error)"])
+        context.close(promise: nil)
+    }
+
+    /// Writes what the session has, as far as the socket takes it.
+    func flush() {
+        needsFlush = false
+        guard !isWriting, !loop.isPaused, let context, let session else { return }
+        isWriting = true
+        let chunk = loop.bounds.writeChunkBytes
+        do throws(ProtocolFault) {
+            while context.channel.isWritable {
+                output.clear()
+                let count = try session.drainOutput(limit: chunk) { bytes in
+                    output.writeBytes(bytes)
+                    // One frame at a time; type 0 is DATA, whose payload is what was queued.
+                    if bytes.count > 9, bytes[3] == 0 { queuedBytes -= bytes.count - 9 }
+                }
+                guard count > 0 else { break }
+                loop.sentBytes += UInt64(count)
+                context.writeAndFlush(wrapOutboundOut(output), promise: nil)
+                if count < chunk { break }
+            }
+        } catch {
+            context.close(promise: nil)
+        }
+        isWriting = false
+        // A buffer that was large once is not kept for ever.
+        if output.capacity > 2 * chunk { output = context.channel.allocator.buffer(capacity: 4_096) }
+        if !watchesToSettle.isEmpty { settleWatches() }
+        if isClogged { unclog() }
+        if session.isFinished {
+            context.close(promise: nil)
+        } else if loop.isDraining, session.openStreams == 0, !session.wantsWrite {
+            // The last call has ended and its answer has left.
+            context.close(promise: nil)
+        }
+    }
+
+    // MARK: Answers
+
+    func respond(_ stream: StreamID, _ bytes: [UInt8]) {
+        session.respondUnary(stream, message: bytes)
+        queued(bytes.count + 5)
+        loop.touch(self)
+    }
+
+    func finish(_ stream: StreamID, _ code: StatusCode, _ message: String) {
+        session.finish(stream, code, message)
+        loop.touch(self)
+    }
+
+    private func queued(_ count: Int) {
+        queuedBytes += count
+        guard queuedBytes > loop.bounds.maxBufferedResponseBytes, !isClogged else { return }
+        queuedBytes = session.bufferedResponseBytes
+        isClogged = queuedBytes > loop.bounds.maxBufferedResponseBytes
+    }
+
+    func putOff(_ token: RequestToken) { postponed.append(token) }
+
+    private func unclog() {
+        queuedBytes = session.bufferedResponseBytes
+        guard queuedBytes <= loop.bounds.maxBufferedResponseBytes / 2 else { return }
+        isClogged = false
+        let tokens = postponed
+        postponed = []
+        loop.askAgain(tokens)
+    }
+
+    // MARK: Watch responses
+
+    func send(_ response: WatchResponse, on stream: StreamID, of call: WatchCall) {
+        var wire = 0
+        let header = loop.header()
+        session.sendMessage(stream) { writer in
+            let start = writer.bytes.count
+            response.encode(header: header, into: &writer)
+            wire = writer.bytes.count - start + 5
+        }
+        loop.counters.send(.watch)
+        call.sent(wire: wire, backlog: response.backlogBytes)
+        queuedBytes += wire
+        if !call.isTouched {
+            call.isTouched = true
+            watchesToSettle.append((stream, call))
+        }
+        loop.touch(self)
+    }
+
+    /// Tells the member what has left, so that it goes on with streams that were behind.
+    private func settleWatches() {
+        let streams = watchesToSettle
+        watchesToSettle.removeAll(keepingCapacity: true)
+        for (stream, call) in streams {
+            call.isTouched = false
+            settle(stream, call)
+        }
+    }
+
+    private func settle(_ stream: StreamID, _ call: WatchCall) {
+        guard table.find(stream) != nil else { return }
+        let buffered = session.bufferedBytes(stream)
+        let gone = call.settle(buffered: buffered)
+        if gone.responses > 0 { loop.post(.watch(call.id, .delivered(responses: gone.responses, bytes: gone.bytes))) }
+        if call.hasWaiting { session.notifyWhenDrained(stream, below: buffered / 2) }
+    }
+
+    func session(_ session: GRPCServerSession, drained stream: StreamID) {
+        guard let place = table.find(stream), case .watch(let call) = loop.work(place) else { return }
+        if !call.isTouched {
+            call.isTouched = true
+            watchesToSettle.append((stream, call))
+        }
+        loop.touch(self)
+    }
+
+    // MARK: Keep-alive
+
+    /// Asks what may be asked and sends what is answered, in the order of the requests.
+    func advance(_ call: KeepAliveCall, on stream: StreamID) {
+        guard let parent = table.find(stream) else { return }
+        while call.head < call.entries.count, let result = call.entries[call.head].result {
+            let lease = call.entries[call.head].lease
+            call.head += 1
+            switch result {
+            case .success(let ttl):
+                let header = loop.header()
+                session.sendMessage(stream) { ResponseMessage.leaseKeepAlive(header, lease: lease, ttl: ttl, into: &$0) }
+                loop.counters.send(.leaseKeepAlive)
+            case .failure(let error):
+                return loop.fail(parent, error)
+            }
+        }
+        call.trim()
+        while call.next < call.entries.count, call.running < loop.bounds.maxRunningKeepAlives {
+            let requiresLeader = loop.requiresLeader(parent)
+            guard let place = loop.open(self, stream, .leaseKeepAlive, .renewal(call, place: call.base + call.next), requiresLeader: requiresLeader) else {
+                return loop.fail(parent, .requestTooManyRequests)
+            }
+            call.entries[call.next].running = loop.token(place)
+            call.running += 1
+            loop.ask(place, .leaseKeepAlive(call.entries[call.next].lease))
+            call.next += 1
+        }
+        loop.touch(self)
+        if call.isHalfClosed, call.waiting == 0 {
+            loop.drop(parent, .ok)
+            finish(stream, .ok, "")
+        }
+    }
+
+    // MARK: The end
+
+    /// Lets running calls finish; streams without an end are ended.
+    func drain() {
+        session.goAway()
+        for place in table.all {
+            switch loop.work(place) {
+            case .watch, .keepAlive, .healthWatch: loop.fail(place, .stopped)
+            default: break
+            }
+        }
+        flush()
+    }
+}

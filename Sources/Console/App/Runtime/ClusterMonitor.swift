@@ -1,0 +1,300 @@
+import Base
+import Client
+import Foundation
+import Synchronization
+import UI
+
+/// Watches over a cluster's health: a loop for each member, so that a slow one delays no other, and a loop for what concerns all.
+/// Everything ends up in one `ClusterTracker`, whose state and events go to the mailbox.
+final class ClusterMonitor: Sendable {
+    private struct State {
+        var tracker: ClusterTracker
+        /// Where each member is asked.
+        var endpoints: [UInt64: Endpoint] = [:]
+        var pollers: [UInt64: Task<Void, Never>] = [:]
+        /// The naps of the loops, to wake them all.
+        var naps: [Int: Task<Void, Never>] = [:]
+        var lastNap = 0
+        var lastAnswer: Moment?
+        var lastFailure = "connecting"
+        var onMemberLost: @Sendable (UInt64) -> Void = { _ in }
+        var lostAt: [UInt64: Moment] = [:]
+        var countedAtRevision: Int64?
+    }
+
+    /// Four times a second while something happens, once a second else.
+    private static let quickMilliseconds: Int64 = 250
+    private static let quietMilliseconds: Int64 = 1_000
+    /// Silence of all members after which nobody is there.
+    private static let lostAfterMilliseconds: Int64 = 2_500
+    private static let slowPeriodMilliseconds: Int64 = 10_000
+
+    private let client: EtcdClient
+    private let host: (any NodeHost)?
+    private let mailbox: Mailbox
+    private let state: Mutex<State>
+
+    init(client: EtcdClient, cluster: ClusterState, host: (any NodeHost)?, mailbox: Mailbox) {
+        self.client = client
+        self.host = host
+        self.mailbox = mailbox
+        var cluster = cluster
+        cluster.periodMilliseconds = ClusterMonitor.quietMilliseconds
+        if host == nil { cluster.note = "state is asked for, not told: elections show within ±\(ClusterMonitor.quickMilliseconds) ms" }
+        state = Mutex(State(tracker: ClusterTracker(cluster, now: Clock.now())))
+    }
+
+    // MARK: From other threads
+
+    /// News of an embedded node; called from its threads.
+    func post(_ event: NodeEvent) {
+        if case .log = event.kind { return }
+        let (lost, call) = state.withLock { state -> (Bool, @Sendable (UInt64) -> Void) in
+            state.tracker.heard(event)
+            publish(&state)
+            var lost = false
+            if case .process(let process) = event.kind, process != .running, process != .starting {
+                state.lostAt[event.node] = Moment(milliseconds: event.atMilliseconds)
+                lost = true
+            }
+            return (lost, state.onMemberLost)
+        }
+        if lost { call(event.node) }
+    }
+
+    func onMemberLost(_ call: @escaping @Sendable (UInt64) -> Void) { state.withLock { $0.onMemberLost = call } }
+    func willChange(_ member: UInt64) { state.withLock { $0.tracker.willChange(member) } }
+    func name(of member: UInt64) -> String { state.withLock { $0.tracker.name(member) } }
+    func leaderName() -> String? { state.withLock { $0.tracker.state.leader?.name } }
+    func lostAt(_ member: UInt64) -> Moment? { state.withLock { $0.lostAt[member] } }
+
+    func leaderEndpoint() -> Endpoint? {
+        state.withLock { state in state.tracker.state.leader.flatMap { state.endpoints[$0.id] } }
+    }
+
+    func tell(_ kind: ClusterEvent.Kind) {
+        state.withLock { state in
+            state.tracker.note(kind, at: Clock.now())
+            publish(&state)
+        }
+    }
+
+    func sawRevision(_ revision: Int64) { state.withLock { $0.tracker.sawRevision(revision) } }
+
+    /// Everything is asked now rather than at its next time.
+    func refresh() {
+        for nap in state.withLock({ Array($0.naps.values) }) { nap.cancel() }
+    }
+
+    private func publish(_ state: inout State) {
+        let events = state.tracker.takeEvents()
+        if !events.isEmpty { mailbox.post(.events(events)) }
+        mailbox.post(.cluster(state.tracker.state))
+    }
+
+    private func change(_ body: (inout ClusterTracker) -> Void) {
+        state.withLock { state in
+            body(&state.tracker)
+            publish(&state)
+        }
+    }
+
+    private func nap(milliseconds: Int64) async {
+        let task = Task { _ = try? await Task.sleep(for: .milliseconds(milliseconds)) }
+        let number = state.withLock { state in
+            state.lastNap += 1
+            state.naps[state.lastNap] = task
+            return state.lastNap
+        }
+        await withTaskCancellationHandler { await task.value } onCancel: { task.cancel() }
+        state.withLock { _ = $0.naps.removeValue(forKey: number) }
+    }
+
+    private func period() -> Int64 {
+        state.withLock { $0.tracker.unstableUntil > Clock.now() ? ClusterMonitor.quickMilliseconds : ClusterMonitor.quietMilliseconds }
+    }
+
+    // MARK: What concerns all
+
+    func run() async {
+        if let host {
+            state.withLock { state in
+                for node in host.nodes { state.endpoints[node.id] = try? Endpoint(node.clientEndpoint) }
+            }
+            startPollers()
+        }
+        var slowDue = Clock.now()
+        while !Task.isCancelled {
+            if let host {
+                let statuses = host.statuses()
+                change { $0.heard(statuses, at: Clock.now()) }
+            }
+            if Clock.now() >= slowDue {
+                // A list that could not be had is asked for again soon.
+                let isComplete = host == nil ? await readMembers() : true
+                if isComplete {
+                    slowDue = Clock.now().advanced(byMilliseconds: ClusterMonitor.slowPeriodMilliseconds)
+                    await readSlowFacts()
+                }
+            }
+            updateConnection()
+            await nap(milliseconds: period())
+        }
+        for poller in state.withLock({ Array($0.pollers.values) }) { poller.cancel() }
+    }
+
+    private func updateConnection() {
+        let now = Clock.now()
+        state.withLock { state in
+            let isHeard = state.lastAnswer.map { now - $0 < ClusterMonitor.lostAfterMilliseconds } ?? false
+            // A playground that is still starting is not a lost one.
+            if !isHeard, state.lastAnswer == nil, host != nil { return }
+            state.tracker.setConnected(isHeard, reason: state.lastFailure, at: now)
+            publish(&state)
+        }
+    }
+
+    /// The member list, and at which of the given endpoints each member is. False when nobody told.
+    private func readMembers() async -> Bool {
+        let list: MemberList
+        do {
+            list = try await client.members(isLinearizable: false)
+        } catch {
+            let text = ClusterSession.text(of: error)
+            state.withLock { $0.lastFailure = text }
+            return false
+        }
+        var found: [UInt64: Endpoint] = [:]
+        await withTaskGroup(of: (UInt64, Endpoint)?.self) { group in
+            for endpoint in client.configuration.endpoints {
+                group.addTask { [client] in
+                    let status = try? await client.status(options: CallOptions(timeout: .seconds(1), endpoint: endpoint))
+                    return status.map { ($0.header.memberID.rawValue, endpoint) }
+                }
+            }
+            for await case let (member, endpoint)? in group { found[member] = endpoint }
+        }
+        let members = list.members.map { member -> (id: UInt64, name: String, endpoint: String, isLearner: Bool) in
+            let id = member.id.rawValue
+            if found[id] == nil, let known = state.withLock({ $0.endpoints[id] }) { found[id] = known }
+            // A member that none of the given endpoints is: where it says it is.
+            if found[id] == nil { found[id] = member.clientURLs.lazy.compactMap { try? Endpoint($0) }.first }
+            let text = found[id]?.text ?? "no client URL"
+            return (id, member.name, text.range(of: "://").map { String(text[$0.upperBound...]) } ?? text, member.isLearner)
+        }.sorted { ($0.name, $0.id) < ($1.name, $1.id) }
+        state.withLock { state in
+            state.endpoints = found
+            state.tracker.setMembers(members)
+            publish(&state)
+        }
+        startPollers()
+        return true
+    }
+
+    private func readSlowFacts() async {
+        let alarms = try? await client.alarms(options: CallOptions(timeout: .seconds(2)))
+        let (revision, counted) = state.withLock { ($0.tracker.state.revision, $0.countedAtRevision) }
+        var count: Int64?
+        if revision == nil || revision != counted {
+            count = try? await client.range(RangeQuery(.prefix(Key([])), isSerializable: true, countOnly: true), options: CallOptions(timeout: .seconds(2))).count
+        }
+        state.withLock { state in
+            if let alarms {
+                state.tracker.setAlarms(alarms.map { alarm in
+                    let kind = switch alarm.kind {
+                    case .noSpace: "NOSPACE"
+                    case .corrupt: "CORRUPT"
+                    case .other(let number): "alarm \(number)"
+                    }
+                    return ClusterState.Alarm(member: state.tracker.name(alarm.member.rawValue), kind: kind)
+                }, at: Clock.now())
+            }
+            if let count {
+                state.tracker.setKeyCount(count)
+                state.countedAtRevision = revision
+            }
+            publish(&state)
+        }
+    }
+
+    // MARK: One member
+
+    private func startPollers() {
+        state.withLock { state in
+            for (member, poller) in state.pollers where state.endpoints[member] == nil {
+                poller.cancel()
+                state.pollers[member] = nil
+            }
+            for member in state.endpoints.keys where state.pollers[member] == nil {
+                state.pollers[member] = Task.detached { await self.poll(member) }
+            }
+        }
+    }
+
+    private func poll(_ member: UInt64) async {
+        var isDown = false
+        var metricsDue = Clock.now()
+        while !Task.isCancelled {
+            guard let endpoint = state.withLock({ $0.endpoints[member] }) else { return }
+            do {
+                let status = try await client.status(options: CallOptions(timeout: .seconds(1), endpoint: endpoint))
+                isDown = false
+                heard(status, member)
+                if host == nil, Clock.now() >= metricsDue {
+                    metricsDue = Clock.now().advanced(byMilliseconds: ClusterMonitor.slowPeriodMilliseconds / 2)
+                    await readMetrics(member, endpoint)
+                }
+            } catch {
+                guard !Task.isCancelled else { return }
+                let text = ClusterMonitor.shortReason(error)
+                let isRefusal = text.contains("refused")
+                let call = state.withLock { state -> (@Sendable (UInt64) -> Void)? in
+                    state.lastFailure = text
+                    state.tracker.missed(member, reason: text, isRefusal: isRefusal, at: Clock.now())
+                    publish(&state)
+                    guard !isDown, isRefusal else { return nil }
+                    state.lostAt[member] = Clock.now()
+                    return state.onMemberLost
+                }
+                if let call {
+                    isDown = true
+                    call(member)
+                }
+            }
+            await nap(milliseconds: period())
+        }
+    }
+
+    private func heard(_ status: MemberStatus, _ member: UInt64) {
+        let now = Clock.now()
+        let answer = ClusterTracker.StatusAnswer(
+            member: member, leader: status.leader.rawValue, term: status.raftTerm.rawValue, raftIndex: status.raftIndex.rawValue,
+            appliedIndex: status.raftAppliedIndex.rawValue, revision: status.header.revision.rawValue, version: status.version,
+            databaseBytes: status.dbSizeBytes, databaseInUseBytes: status.dbSizeInUseBytes, isLearner: status.isLearner,
+            latencyMicroseconds: Int(status.latency.nanoseconds / 1_000))
+        let tolerance = period()
+        state.withLock { state in
+            state.lastAnswer = now
+            state.tracker.heard(answer, at: now, toleranceMilliseconds: tolerance)
+            if host == nil { state.tracker.setServerVersion("etcd \(status.version)") }
+            state.tracker.setConnected(true, reason: "", at: now)
+            publish(&state)
+        }
+    }
+
+    private func readMetrics(_ member: UInt64, _ endpoint: Endpoint) async {
+        guard case .tcp(let host, let port) = endpoint.address, endpoint.isTLS != true, client.configuration.tls == nil,
+              let text = await MetricsProbe.fetch(host: host, port: port) else { return }
+        let metrics = MetricsProbe.Metrics(text)
+        change { $0.setMetrics(member, fsyncMicroseconds: metrics.fsyncP99Microseconds, startedAt: metrics.startedAt) }
+    }
+
+    /// The reason without the endpoint, which stands beside it.
+    private static func shortReason(_ error: any Error) -> String {
+        switch error {
+        case EtcdError.transport(_, let reason, _): reason
+        case EtcdError.deadlineExceeded: "no answer within 1 s"
+        default: ClusterSession.text(of: error)
+        }
+    }
+}

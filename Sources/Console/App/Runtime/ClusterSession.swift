@@ -1,0 +1,274 @@
+import Base
+import Client
+import Foundation
+import Synchronization
+import UI
+
+/// Carries the UI's commands out against one cluster, always through the client library, embedded nodes or not. Every command runs
+/// in a task of its own; answers go to the mailbox.
+final class ClusterSession: CommandRunner {
+    let client: EtcdClient
+    let mailbox: Mailbox
+    let host: (any NodeHost)?
+    let monitor: ClusterMonitor
+    private let state = Mutex(State())
+
+    /// Work under way that a later command replaces or ends.
+    private struct State {
+        var search: Task<Void, Never>?
+        var follow: Task<Void, Never>?
+        var workload: Task<Void, Never>?
+        var watches: [WatchID: WatchPump] = [:]
+        /// Previews and histories, oldest first: flicking through a list must not queue up answers nobody waits for.
+        var previews: [Task<Void, Never>] = []
+        var background: [Task<Void, Never>] = []
+        var isStopped = false
+    }
+
+    /// Unanswered previews that may be under way at the same time.
+    private static let previewLimit = 3
+
+    /// - Throws: `CommandFailure` when the endpoints or TLS files cannot be used. Connects to nothing yet.
+    init(cluster: ClusterState, connection: ConnectionOptions, host: (any NodeHost)?, mailbox: Mailbox) throws {
+        do {
+            client = try EtcdClient(configuration: try ClusterSession.configuration(connection))
+        } catch {
+            throw CommandFailure(description: "\(error)")
+        }
+        self.mailbox = mailbox
+        self.host = host
+        monitor = ClusterMonitor(client: client, cluster: cluster, host: host, mailbox: mailbox)
+    }
+
+    private static func configuration(_ options: ConnectionOptions) throws -> ClientConfiguration {
+        var configuration = ClientConfiguration(endpoints: [])
+        for text in options.endpoints { configuration.endpoints += try ClientConfiguration(text).endpoints }
+        configuration.user = options.user
+        configuration.password = options.password
+        if options.usesTLS {
+            configuration.tls = .init(caFile: options.certificateAuthority, certificateFile: options.certificate, keyFile: options.key,
+                                      skipsVerification: options.skipsVerification)
+        }
+        configuration.dialTimeout = TimeSpan(nanoseconds: options.dialTimeoutNanoseconds)
+        configuration.requestTimeout = TimeSpan(nanoseconds: options.commandTimeoutNanoseconds)
+        // A cluster on this machine or next to it: a dead member is noticed soon, and tried again soon.
+        configuration.keepAliveInterval = .seconds(5)
+        configuration.keepAliveTimeout = .seconds(2)
+        configuration.maximumBackoff = .milliseconds(500)
+        return configuration
+    }
+
+    // MARK: CommandRunner
+
+    func start() {
+        let monitor = monitor
+        monitor.onMemberLost { [weak self] member in self?.memberLost(member) }
+        if let host {
+            host.observe { [weak monitor] event in monitor?.post(event) }
+            background { [mailbox] in
+                do {
+                    try await host.start()
+                } catch {
+                    mailbox.post(.notice("nodes did not start: \(error)", isBad: true))
+                }
+            }
+        }
+        background { await monitor.run() }
+    }
+
+    func perform(_ command: Command) {
+        switch command {
+        case .loadDirectory(let request): background { await self.loadDirectory(request) }
+        case .loadValue(let id, let key, let revision): preview { await self.loadValue(id, key, revision) }
+        case .loadHistory(let id, let key, let modRevision, let limit): preview { await self.loadHistory(id, key, modRevision, limit) }
+        case .loadLease(let id): background { await self.loadLease(id) }
+        case .countPrefix(let id, let prefix, let samples): background { await self.countPrefix(id, prefix, samples) }
+        case .search(let id, let prefix, let needle, let limit): replace(\.search) { await self.search(id, prefix, needle, limit) }
+        case .cancelSearch: replace(\.search, with: nil)
+        case .followKeys(let isOn):
+            if isOn {
+                guard state.withLock({ $0.follow == nil }) else { return }
+                replace(\.follow) { await self.followKeys() }
+            } else {
+                replace(\.follow, with: nil)
+            }
+
+        case .put(let id, let key, let value, let lease, let expecting): background { await self.put(id, key, value, lease, expecting) }
+        case .delete(let id, let key, let expecting): background { await self.delete(id, key, expecting) }
+        case .rename(let id, let from, let to, let value, let lease, let modRevision):
+            background { await self.rename(id, from, to, value, lease, modRevision) }
+        case .deleteKeys(let id, let keys): background { await self.deleteKeys(id, keys) }
+        case .deletePrefix(let id, let prefix, let undoLimit): background { await self.deletePrefix(id, prefix, undoLimit) }
+        case .restore(let id, let keys): background { await self.restore(id, keys) }
+
+        case .openWatch(let id, let target, let revision): openWatch(id, target, revision)
+        case .closeWatch(let id): state.withLock { $0.watches.removeValue(forKey: id) }?.stop()
+        case .saveEvents(let id, let path, let events): background { await self.saveEvents(id, path, events) }
+
+        case .killNode(let id, let member): control(id, member, "killed") { try await $0.kill(member) }
+        case .restartNode(let id, let member): control(id, member, "restarted") { try await $0.restart(member) }
+        case .pauseNode(let id, let member): control(id, member, "paused") { try await $0.pause(member) }
+        case .resumeNode(let id, let member): control(id, member, "goes on") { try await $0.resume(member) }
+        case .isolateNode(let id, let member): control(id, member, "cut off") { try await $0.isolate(member) }
+        case .rejoinNode(let id, let member): control(id, member, "linked again") { try await $0.heal(member) }
+        case .transferLeadership(let id, let member): background { await self.transferLeadership(id, to: member) }
+        case .setWorkload(let id, let isOn): setWorkload(id, isOn)
+
+        case .refresh: monitor.refresh()
+        case .openEditor, .copyToClipboard, .saveScreen, .useTheme, .redraw, .suspend, .quit:
+            preconditionFailure("\(command) belongs to the console's own thread")
+        }
+    }
+
+    func stop() async {
+        let tasks = state.withLock { state -> [Task<Void, Never>] in
+            state.isStopped = true
+            for watch in state.watches.values { watch.stop() }
+            return state.background + state.previews + [state.search, state.follow, state.workload].compactMap { $0 }
+        }
+        for task in tasks { task.cancel() }
+        await client.close()
+        await host?.shutDown()
+    }
+
+    func abandon() { host?.abandon() }
+
+    // MARK: Tasks
+
+    func background(_ work: @escaping @Sendable () async -> Void) {
+        state.withLock { state in
+            guard !state.isStopped else { return }
+            if state.background.count > 256 { state.background.removeFirst(128) } // those are long done; only for cancelling at the end
+            state.background.append(Task.detached { await work() })
+        }
+    }
+
+    private func preview(_ work: @escaping @Sendable () async -> Void) {
+        state.withLock { state in
+            guard !state.isStopped else { return }
+            state.previews.append(Task.detached { await work() })
+            if state.previews.count > ClusterSession.previewLimit { state.previews.removeFirst().cancel() }
+        }
+    }
+
+    private func replace(_ path: WritableKeyPath<State, Task<Void, Never>?> & Sendable, with work: (@Sendable () async -> Void)?) {
+        state.withLock { state in
+            state[keyPath: path]?.cancel()
+            state[keyPath: path] = state.isStopped ? nil : work.map { work in Task.detached { await work() } }
+        }
+    }
+
+    private func replace(_ path: WritableKeyPath<State, Task<Void, Never>?> & Sendable, _ work: @escaping @Sendable () async -> Void) {
+        replace(path, with: work)
+    }
+
+    // MARK: Watches
+
+    private func openWatch(_ id: WatchID, _ target: WatchTarget, _ revision: Int64?) {
+        let pump = WatchPump(id: id, target: target, fromRevision: revision, client: client, mailbox: mailbox, monitor: monitor)
+        let old = state.withLock { state -> WatchPump? in
+            guard !state.isStopped else { return nil }
+            defer { state.watches[id] = pump }
+            return state.watches[id]
+        }
+        old?.stop()
+        pump.start()
+    }
+
+    private func memberLost(_ member: UInt64) {
+        for pump in state.withLock({ Array($0.watches.values) }) { pump.memberLost(member) }
+    }
+
+    // MARK: Nodes
+
+    private func control(_ id: RequestID, _ member: UInt64, _ done: String, _ work: @escaping @Sendable (any NodeHost) async throws -> Void) {
+        background {
+            let start = Clock.monotonicNanoseconds()
+            let outcome: CommandResult.Outcome
+            if let host = self.host {
+                self.monitor.willChange(member)
+                do {
+                    try await work(host)
+                    outcome = .done(revision: nil, detail: "\(self.monitor.name(of: member)) \(done)")
+                } catch {
+                    outcome = .failed("\(error)")
+                }
+                self.monitor.refresh()
+            } else {
+                outcome = .failed("only nodes that this console started can be controlled")
+            }
+            self.finish(id, outcome, since: start)
+        }
+    }
+
+    private func transferLeadership(_ id: RequestID, to member: UInt64) async {
+        let start = Clock.monotonicNanoseconds()
+        monitor.tell(.transferRequested(from: monitor.leaderName(), to: monitor.name(of: member)))
+        do {
+            if let host {
+                try await host.transferLeadership(to: member)
+            } else {
+                guard let endpoint = monitor.leaderEndpoint() else { throw NodeHostError("no leader is known to ask") }
+                try await client.moveLeader(to: MemberID(member), options: CallOptions(endpoint: endpoint))
+            }
+            finish(id, .done(revision: nil, detail: "\(monitor.name(of: member)) leads"), since: start)
+        } catch {
+            finish(id, .failed(ClusterSession.text(of: error)), since: start)
+        }
+        monitor.refresh()
+    }
+
+    private func setWorkload(_ id: RequestID, _ isOn: Bool) {
+        let start = Clock.monotonicNanoseconds()
+        if isOn {
+            let workload = Workload(client: client, mailbox: mailbox)
+            replace(\.workload) { await workload.run() }
+        } else {
+            replace(\.workload, with: nil)
+        }
+        monitor.tell(.workload(isOn: isOn))
+        finish(id, .done(revision: nil, detail: nil), since: start)
+    }
+
+    // MARK: Answers
+
+    func finish(_ id: RequestID, _ outcome: CommandResult.Outcome, since start: Int64, removed: [UI.KeyValue] = [], removedCount: Int64 = 0) {
+        mailbox.post(.finished(CommandResult(request: id, outcome: outcome, durationMicroseconds: Clock.microseconds(since: start), removed: removed,
+                                             removedCount: removedCount)))
+    }
+
+    /// One line for a person.
+    static func text(of error: any Error) -> String {
+        switch error {
+        case is CancellationError: "cancelled"
+        case let error as EtcdError: error.description
+        case let error as CustomStringConvertible: error.description
+        default: "\(error)"
+        }
+    }
+}
+
+// MARK: Conversions
+
+extension UI.KeyValue {
+    init(_ kv: Client.KeyValue) { self.init(summary: KeySummary(kv, valueSize: kv.value.count), value: kv.value) }
+}
+
+extension KeySummary {
+    init(_ kv: Client.KeyValue, valueSize: Int?) {
+        self.init(key: KeyBytes(kv.key), createRevision: kv.createRevision.rawValue, modRevision: kv.modRevision.rawValue, version: kv.version,
+                  lease: UInt64(bitPattern: kv.lease.rawValue), valueSizeBytes: valueSize)
+    }
+}
+
+extension KeyRange {
+    /// `[start, end)`; nil: no upper end.
+    init(from start: [UInt8], to end: [UInt8]?) {
+        // A request's key must not be empty; one zero byte is the first key there can be.
+        let first = Key(start.isEmpty ? [0] : start)
+        if let end { self = .bounded(start: first, end: Key(end)) } else { self = .from(first) }
+    }
+
+    static func prefix(_ prefix: KeyBytes) -> KeyRange { .prefix(Key(prefix.bytes)) }
+    static func single(_ key: KeyBytes) -> KeyRange { .single(Key(key.bytes)) }
+}

@@ -1,0 +1,246 @@
+import Base
+import CNghttp2
+import Testing
+@testable import GRPC
+
+/// A client that sends exactly the headers and bytes it is told, to see how the server treats what no gRPC client sends.
+private final class RawClient {
+    struct Answer {
+        var headers: [(String, String)] = []
+        var body: [UInt8] = []
+        var isClosed = false
+        var resetCode: UInt32 = 0
+        subscript(_ name: String) -> String? { headers.last { $0.0 == name }?.1 }
+    }
+
+    private final class Session: HTTP2Session {
+        var answers: [StreamID: Answer] = [:]
+        override func header(_ stream: StreamID, name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) -> Bool {
+            answers[stream, default: Answer()].headers.append((String(decoding: name, as: UTF8.self), String(decoding: value, as: UTF8.self)))
+            return true
+        }
+        override func data(_ stream: StreamID, _ bytes: UnsafeRawBufferPointer, endStream: Bool) {
+            answers[stream, default: Answer()].body += [UInt8](bytes)
+        }
+        override func closed(_ stream: StreamID, _ code: UInt32) {
+            answers[stream, default: Answer()].isClosed = true
+            answers[stream, default: Answer()].resetCode = code
+        }
+    }
+
+    private final class Body {
+        var bytes: [UInt8]
+        init(_ bytes: [UInt8]) { self.bytes = bytes }
+    }
+
+    private let session = Session(role: .client, settings: HTTP2Settings())
+    private var bodies: [Body] = []
+    let server: RecordingServer
+
+    init(server: RecordingServer = RecordingServer()) { self.server = server }
+
+    static let usual: [(String, String)] = [
+        (":method", "POST"), (":scheme", "http"), (":path", "/test.Echo/Unary"), (":authority", "x"), ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ]
+
+    /// `usual` with some fields replaced, added or (nil) left out.
+    static func headers(_ changes: [String: String?] = [:]) -> [(String, String)] {
+        var fields = usual.compactMap { name, value -> (String, String)? in
+            guard let change = changes[name] else { return (name, value) }
+            return change.map { (name, $0) }
+        }
+        for (name, value) in changes.sorted(by: { $0.key < $1.key }) where !usual.contains(where: { $0.0 == name }) {
+            if let value { fields.append((name, value)) }
+        }
+        return fields
+    }
+
+    /// Sends one request with its whole body and returns the answer.
+    func request(_ headers: [(String, String)], body bytes: [UInt8]) throws -> Answer {
+        let body = Body(bytes)
+        bodies.append(body)
+        var storage: [UnsafeMutablePointer<UInt8>] = []
+        defer { storage.forEach { $0.deallocate() } }
+        func copy(_ text: String) -> UnsafeMutablePointer<UInt8> {
+            let pointer = UnsafeMutablePointer<UInt8>.allocate(capacity: max(text.utf8.count, 1))
+            for (index, byte) in text.utf8.enumerated() { pointer[index] = byte }
+            storage.append(pointer)
+            return pointer
+        }
+        let fields = headers.map { name, value in
+            nghttp2_nv(name: copy(name), value: copy(value), namelen: name.utf8.count, valuelen: value.utf8.count, flags: 0)
+        }
+        var provider = nghttp2_data_provider()
+        provider.source.ptr = Unmanaged.passUnretained(body).toOpaque()
+        provider.read_callback = { _, _, buffer, length, flags, source, _ in
+            let body = Unmanaged<Body>.fromOpaque(source!.pointee.ptr).takeUnretainedValue()
+            let count = min(length, body.bytes.count)
+            for index in 0..<count { buffer![index] = body.bytes[index] }
+            body.bytes.removeFirst(count)
+            if body.bytes.isEmpty { flags!.pointee |= NGHTTP2_DATA_FLAG_EOF.rawValue }
+            return count
+        }
+        let stream = nghttp2_submit_request(session.raw, nil, fields, fields.count, &provider, nil)
+        while true {
+            let up = try SessionPair.output(of: session)
+            try SessionPair.feed(up, to: server.session)
+            let down = try SessionPair.output(of: server.session)
+            try SessionPair.feed(down, to: session)
+            if up.isEmpty && down.isEmpty { break }
+        }
+        return session.answers[stream] ?? Answer()
+    }
+}
+
+@Suite struct RuleTests {
+    @Test func requestWithoutTeOrUserAgentIsServed() throws {
+        let client = RawClient()
+        client.server.onCall = { session, stream, request in session.respondUnary(stream, message: request) }
+        let answer = try client.request(RawClient.headers(["te": nil]), body: framed([7]))
+        #expect(answer[":status"] == "200")
+        #expect(answer["content-type"] == "application/grpc")
+        #expect(answer["grpc-status"] == "0")
+        #expect(answer["grpc-message"] == nil)
+        #expect(answer.body == framed([7]))
+    }
+
+    @Test func contentTypeWithSuffixIsServed() throws {
+        let client = RawClient()
+        client.server.onCall = { session, stream, request in session.respondUnary(stream, message: request) }
+        #expect(try client.request(RawClient.headers(["content-type": "application/grpc+proto"]), body: framed([]))["grpc-status"] == "0")
+    }
+
+    @Test func otherMethodsAreRefusedWith405() throws {
+        let answer = try RawClient().request(RawClient.headers([":method": "GET"]), body: [])
+        #expect(answer[":status"] == "405")
+        #expect(answer.isClosed)
+    }
+
+    @Test func otherContentTypesAreRefusedWith415() throws {
+        let client = RawClient()
+        #expect(try client.request(RawClient.headers(["content-type": "text/plain"]), body: framed([]))[":status"] == "415")
+        #expect(try client.request(RawClient.headers(["content-type": nil]), body: framed([]))[":status"] == "415")
+        #expect(client.server.events.isEmpty)
+    }
+
+    @Test func unknownServiceAndMethodHaveGRPCsTexts() throws {
+        let client = RawClient()
+        let service = try client.request(RawClient.headers([":path": "/other.Service/X"]), body: framed([]))
+        #expect(service["grpc-status"] == "12")
+        #expect(service["grpc-message"] == "unknown service other.Service")
+        let method = try client.request(RawClient.headers([":path": "/test.Echo/Other"]), body: framed([]))
+        #expect(method["grpc-message"] == "unknown method Other for service test.Echo")
+        let odd = try client.request(RawClient.headers([":path": "/nothing"]), body: framed([]))
+        #expect(odd["grpc-status"] == "12")
+        #expect(client.server.events.isEmpty)
+    }
+
+    @Test func trailersOnlyAnswerIsOneHeaderBlock() throws {
+        let client = RawClient()
+        client.server.onCall = { session, stream, _ in session.finish(stream, .notFound, "50% of ünïcode\n") }
+        let answer = try client.request(RawClient.headers(), body: framed([]))
+        #expect(answer.headers.map(\.0) == [":status", "content-type", "grpc-status", "grpc-message"])
+        #expect(answer["grpc-message"] == "50%25 of %C3%BCn%C3%AFcode%0A")
+        #expect(answer.body.isEmpty)
+    }
+
+    @Test func messageAboveTheLimitIsRefusedByItsAnnouncedLength() throws {
+        let client = RawClient(server: RecordingServer(maxReceiveMessageBytes: 1_000))
+        client.server.onCall = { session, stream, request in session.respondUnary(stream, message: []) }
+        #expect(try client.request(RawClient.headers(), body: framed([UInt8](repeating: 0, count: 1_000)))["grpc-status"] == "0")
+        let answer = try client.request(RawClient.headers(), body: framed([UInt8](repeating: 0, count: 1_001)))
+        #expect(answer["grpc-status"] == "8")
+        #expect(answer["grpc-message"] == "grpc: received message larger than max (1001 vs. 1000)")
+        // Larger than every window: the refusal does not wait for the rest.
+        let huge = try client.request(RawClient.headers(), body: framed([UInt8](repeating: 0, count: 3 << 20)))
+        #expect(huge["grpc-message"] == "grpc: received message larger than max (3145728 vs. 1000)")
+    }
+
+    @Test func compressedMessagesAreRefused() throws {
+        let client = RawClient()
+        let plain = try client.request(RawClient.headers(), body: framed([1], flag: 1))
+        #expect(plain["grpc-status"] == "13")
+        #expect(plain["grpc-message"] == "grpc: compressed flag set with identity or empty encoding")
+        let gzip = try client.request(RawClient.headers(["grpc-encoding": "gzip"]), body: framed([1], flag: 1))
+        #expect(gzip["grpc-status"] == "12")
+        #expect(gzip["grpc-message"] == "grpc: Decompressor is not installed for grpc-encoding \"gzip\"")
+        let unknown = try client.request(RawClient.headers(["grpc-encoding": "snappy"]), body: framed([1]))
+        #expect(unknown["grpc-status"] == "12")
+        let odd = try client.request(RawClient.headers(), body: framed([1], flag: 7))
+        #expect(odd["grpc-message"] == "grpc: received unexpected payload format 7")
+        #expect(client.server.events.isEmpty)
+    }
+
+    @Test func uncompressedMessageUnderGzipEncodingIsServed() throws {
+        let client = RawClient()
+        client.server.onCall = { session, stream, request in session.respondUnary(stream, message: request) }
+        #expect(try client.request(RawClient.headers(["grpc-encoding": "gzip"]), body: framed([1]))["grpc-status"] == "0")
+    }
+
+    @Test func callWithoutMessageIsAnError() throws {
+        let client = RawClient()
+        #expect(try client.request(RawClient.headers(), body: [])["grpc-status"] == "13")
+        #expect(try client.request(RawClient.headers(), body: [0, 0, 0, 0, 9, 1])["grpc-message"] == "unexpected EOF")
+    }
+
+    @Test func truncatedStreamMessageCancelsTheCall() throws {
+        let client = RawClient()
+        let answer = try client.request(RawClient.headers([":path": "/test.Echo/Chat"]), body: [0, 0, 0, 0, 9, 1])
+        #expect(answer["grpc-status"] == "13")
+        #expect(client.server.events == [.opened(1, method: 2), .cancelled(1)])
+    }
+
+    @Test func malformedTimeoutIsRefused() throws {
+        let answer = try RawClient().request(RawClient.headers(["grpc-timeout": "soon"]), body: framed([]))
+        #expect(answer[":status"] == "400")
+    }
+
+    @Test func headerBlockAboveTheLimitResetsTheStreamOnly() throws {
+        let client = RawClient()
+        client.server.onCall = { session, stream, request in session.respondUnary(stream, message: request) }
+        var many = RawClient.headers()
+        for index in 0..<40 { many.append(("x-\(index)", String(repeating: "v", count: 1_500 + index))) }
+        #expect(try client.request(many, body: framed([]))["grpc-status"] == nil)
+        #expect(client.server.events.isEmpty)
+        #expect(try client.request(RawClient.headers(), body: framed([]))["grpc-status"] == "0")
+    }
+
+    @Test func pathsAreFoundByTheirBytes() {
+        let paths = ["/a.B/C", "/a.B/D", "/x/y", "/etcdserverpb.KV/Range", "/etcdserverpb.KV/Put", "/q.W/Range"]
+        let table = MethodTable(paths.map { ($0, .unary) })
+        for (index, path) in paths.enumerated() {
+            #expect(Array(path.utf8).withUnsafeBytes { table.find($0) } == UInt16(index))
+            #expect(Array((path + "x").utf8).withUnsafeBytes { table.find($0) } == nil)
+            #expect(Array(path.utf8.dropLast()).withUnsafeBytes { table.find($0) } == nil)
+        }
+        #expect([UInt8]().withUnsafeBytes { table.find($0) } == nil)
+    }
+
+    @Test func timeoutsParseAndPrint() {
+        func parse(_ text: String) -> TimeSpan? { Array(text.utf8).withUnsafeBytes(TimeoutHeader.parse) }
+        #expect(parse("5S") == .seconds(5))
+        #expect(parse("250m") == .milliseconds(250))
+        #expect(parse("7u") == .microseconds(7))
+        #expect(parse("9n") == TimeSpan(nanoseconds: 9))
+        #expect(parse("2M") == .seconds(120))
+        #expect(parse("99999999H") == TimeSpan(nanoseconds: .max))
+        for bad in ["", "5", "S", "-1S", "1x", "123456789S", "1.5S", " 1S"] { #expect(parse(bad) == nil, "\(bad)") }
+        for span in [0, 1, 999, 100_000_000, 123_456_789_012, 3_600_000_000_000, 90_061_000_000_001] {
+            let text = TimeoutHeader.format(TimeSpan(nanoseconds: Int64(span)))
+            #expect(text.count <= 9)
+            let back = text.withUnsafeBytes(TimeoutHeader.parse)
+            // Rounded up by less than a hundred-millionth of itself or one of its unit.
+            #expect(back.map { $0.nanoseconds >= Int64(span) && $0.nanoseconds - Int64(span) <= max(Int64(span) / 1_000_000, 0) } == true, "\(span)")
+        }
+    }
+
+    @Test func statusTextsSurviveTheirEncoding() {
+        for text in ["", "plain", "100%", "%41", "a%2", "snow ☃ and \u{0}\u{7f}\n", "etcdserver: mvcc: required revision has been compacted"] {
+            let encoded = StatusMessage.encode(text)
+            #expect(encoded.allSatisfy { $0 >= 0x20 && $0 <= 0x7e })
+            #expect(encoded.withUnsafeBytes(StatusMessage.decode) == text)
+        }
+        #expect(Array("%zz%4".utf8).withUnsafeBytes(StatusMessage.decode) == "%zz%4")
+    }
+}
