@@ -9,7 +9,8 @@ func core(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
 /// Files that live beside the code for people, not for the compiler.
 func excluded(_ target: String) -> [String] {
     switch target {
-    case "Raft", "Log", "Store", "Replica", "GRPC", "Server": ["DESIGN.md"]
+    case "Raft", "Log", "Store", "Replica", "GRPC": ["DESIGN.md"]
+    case "Server": ["DESIGN.md", "API/DESIGN.md"]
     case "Wire": ["Protos", "regenerate.sh"]
     default: []
     }
@@ -67,12 +68,12 @@ let package = Package(
         ] + nio),
 
         // MARK: Client
-        .target(name: "Client", dependencies: ["Base", "Wire", "GRPC", .product(name: "NIOSSL", package: "swift-nio-ssl"),
+        .target(name: "Client", dependencies: ["Base", "Wire", "GRPC", .product(name: "NIOSSL", package: "swift-nio-ssl"), .product(name: "NIOTLS", package: "swift-nio"),
                                                .product(name: "Logging", package: "swift-log")] + nio, path: "Sources/Client"),
 
         // MARK: Console
         .target(name: "CNcurses", path: "Sources/Console/CNcurses", linkerSettings: [.linkedLibrary("ncursesw"), .linkedLibrary("tinfo")]),
-        .target(name: "UI", path: "Sources/Console/UI"),
+        .target(name: "UI", path: "Sources/Console/UI", exclude: ["DESIGN.md"]),
         .executableTarget(name: "quarterdeck", dependencies: [
             "UI", "CNcurses", "Client", "Server",
             .product(name: "ArgumentParser", package: "swift-argument-parser"), .product(name: "Yams", package: "Yams"),

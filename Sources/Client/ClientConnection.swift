@@ -10,6 +10,7 @@ import GRPC
 import NIOCore
 import NIOPosix
 import NIOSSL
+import NIOTLS
 
 /// Who hears of one call's answers. Confined to the client's loop. Subclassed; not a protocol, so that the connection's
 /// table needs no existentials.
@@ -54,8 +55,8 @@ final class ClientConnection: ChannelInboundHandler, GRPCClientDelegate {
     init(endpoint: Endpoint, configuration: ClientConfiguration, isTLS: Bool) {
         self.endpoint = endpoint
         self.configuration = configuration
-        session = GRPCClientSession(delegate: self, authority: endpoint.authority, isTLS: isTLS)
         expectsTLS = isTLS
+        session = GRPCClientSession(delegate: self, authority: endpoint.authority, isTLS: isTLS)
     }
 
     private let expectsTLS: Bool
@@ -120,18 +121,23 @@ final class ClientConnection: ChannelInboundHandler, GRPCClientDelegate {
     }
 
     private func flush() {
-        guard let context, !isClosed, context.channel.isWritable || !isReady else { return }
-        var output = context.channel.allocator.buffer(capacity: 4096)
-        do {
-            // A bound per flush keeps large uploads from being buffered twice.
-            try session.drainOutput(limit: 1 << 20) { output.writeBytes($0) }
-        } catch {
-            closeReason = closeReason ?? error.description
-            context.close(promise: nil)
-            return
+        // A bound per portion keeps large uploads from being buffered a second time; the rest follows when the socket has
+        // taken this one.
+        let portion = 1 << 20
+        var taken = portion
+        while taken >= portion {
+            guard let context, !isClosed, context.channel.isWritable else { return }
+            var output = context.channel.allocator.buffer(capacity: 4096)
+            do throws(ProtocolFault) {
+                taken = try session.drainOutput(limit: portion) { output.writeBytes($0) }
+            } catch {
+                closeReason = closeReason ?? error.description
+                context.close(promise: nil)
+                return
+            }
+            if output.readableBytes > 0 { context.writeAndFlush(wrapOutboundOut(output), promise: nil) }
         }
-        if output.readableBytes > 0 { context.writeAndFlush(wrapOutboundOut(output), promise: nil) }
-        if session.isFinished { context.close(promise: nil) }
+        if session.isFinished { context?.close(promise: nil) }
     }
 
     // MARK: Channel

@@ -95,7 +95,7 @@ public struct LeaseKeepAlive: AsyncSequence, Sendable {
 
     public func makeAsyncIterator() -> Iterator { Iterator(handle: handle) }
 
-    public struct Iterator: AsyncIteratorProtocol {
+    public struct Iterator: AsyncIteratorProtocol, Sendable {
         fileprivate let handle: Handle
         public mutating func next() async throws -> LeaseRenewal? { try await handle.entry.buffer.next() }
     }
@@ -200,7 +200,7 @@ final class LeaseKeeper {
         init(id: LeaseID, loop: any EventLoop, onAbandoned: @escaping @Sendable (Entry) -> Void) {
             self.id = id
             buffer = StreamBuffer(limit: .max, onRoom: {}, onAbandoned: { [weak self] in
-                loop.execute { if let self { onAbandoned(self) } }
+                loop.execute { [weak self] in if let self { onAbandoned(self) } }
             })
         }
     }

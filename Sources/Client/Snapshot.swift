@@ -21,7 +21,7 @@ public struct SnapshotStream: AsyncSequence, Sendable {
 
     public func makeAsyncIterator() -> Iterator { Iterator(handle: handle) }
 
-    public struct Iterator: AsyncIteratorProtocol {
+    public struct Iterator: AsyncIteratorProtocol, Sendable {
         fileprivate let handle: Handle
         public mutating func next() async throws -> SnapshotStream.Element? { try await handle.buffer.next() }
     }
@@ -53,8 +53,8 @@ private final class SnapshotReceiver: @unchecked Sendable {
         self.options = options
         buffer = StreamBuffer(
             limit: core.configuration.watchBufferBytes,
-            onRoom: { [weak self, loop = core.loop] in loop.execute { self?.call?.resume() } },
-            onAbandoned: { [weak self, loop = core.loop] in loop.execute { self?.stop() } })
+            onRoom: { [weak self, loop = core.loop] in loop.execute { [weak self] in self?.call?.resume() } },
+            onAbandoned: { [weak self, loop = core.loop] in loop.execute { [weak self] in self?.stop() } })
     }
 
     func start() {

@@ -66,7 +66,7 @@ public struct WatchStream: AsyncSequence, Sendable {
 
     public func makeAsyncIterator() -> Iterator { Iterator(handle: handle) }
 
-    public struct Iterator: AsyncIteratorProtocol {
+    public struct Iterator: AsyncIteratorProtocol, Sendable {
         fileprivate let handle: Handle
         public mutating func next() async throws -> WatchBatch? { try await handle.buffer.next() }
     }
@@ -130,8 +130,8 @@ final class Watcher: @unchecked Sendable {
         nextRevision = query.startRevision
         buffer = StreamBuffer(
             limit: core.configuration.watchBufferBytes,
-            onRoom: { [weak self, loop = core.loop] in loop.execute { self?.call?.resume() } },
-            onAbandoned: { [weak self, loop = core.loop] in loop.execute { self?.stop() } })
+            onRoom: { [weak self, loop = core.loop] in loop.execute { [weak self] in self?.call?.resume() } },
+            onAbandoned: { [weak self, loop = core.loop] in loop.execute { [weak self] in self?.stop() } })
     }
 
     func start() {

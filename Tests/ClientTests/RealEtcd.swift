@@ -21,6 +21,10 @@ final class RealEtcd: @unchecked Sendable {
     /// Without the binary the suite is skipped, except where its absence would hide a failure.
     static let isWanted = binary != nil || ProcessInfo.processInfo.environment["CI"] == "true"
 
+    /// Servers to test instead of a binary.
+    static let given: [String]? = ProcessInfo.processInfo.environment["QUARTERDECK_TEST_ENDPOINTS"]
+        .map { $0.split(separator: ",").map(String.init) }
+
     struct Missing: Error {}
 
     init(clientPort: Int, peerPort: Int, tls: (cert: String, key: String, ca: String)? = nil) throws {

@@ -4,12 +4,9 @@ import Foundation
 import Testing
 
 /// The contract against a real etcd. QUARTERDECK_TEST_ENDPOINTS (joined by commas) runs it against those servers instead.
-@Suite(.serialized, .enabled(if: RealEtcd.isWanted || RealEtcdTests.given != nil)) struct RealEtcdTests {
-    static let given: [String]? = ProcessInfo.processInfo.environment["QUARTERDECK_TEST_ENDPOINTS"]
-        .map { $0.split(separator: ",").map(String.init) }
-
+@Suite(.serialized, .enabled(if: RealEtcd.isWanted || RealEtcd.given != nil)) struct RealEtcdTests {
     private func withCluster(_ body: ([String]) async throws -> Void) async throws {
-        if let given = RealEtcdTests.given { return try await body(given) }
+        if let given = RealEtcd.given { return try await body(given) }
         let ports = try await freePorts()
         let etcd = try RealEtcd(clientPort: ports.0, peerPort: ports.1)
         defer { etcd.stop() }

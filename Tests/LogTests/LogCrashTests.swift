@@ -100,7 +100,7 @@ private struct CrashRun {
         func workload(_ disk: MemoryDisk, _ state: inout CrashRun) throws(LogError) {
             var maker = BatchMaker(seed: 77)
             let log = try WriteAheadLog.create(directory: directory, disk: disk, identity: here, options: LogOptions(segmentSizeBytes: 4096))
-            try run(log, &state, &maker, steps: 70)
+            try run(log, &state, &maker, steps: 90)
             state.compacted = state.durable.last.index
             try log.compact(upTo: state.compacted)
         }

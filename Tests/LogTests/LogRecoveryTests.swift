@@ -128,10 +128,8 @@ extension [UInt8] {
         let disk = MemoryDisk()
         let log = try create(disk, segmentSize: 4096)
         var model = LogModel()
-        var made = BatchMaker(seed: 5)
-        for i in 0..<9 {
-            var next = made.next(after: model, floor: .zero)
-            if i == 8 { next = batch(nil, [entry(model.last.index.rawValue + 1, 100, bytes: 300)]) }
+        for i in 1...15 as ClosedRange<UInt64> {
+            let next = batch(i % 5 == 0 ? hardState(i, i) : nil, [entry(i, 1 + i / 5, bytes: Int(i) * 26)])
             try log.persist(next)
             model.apply(next)
         }

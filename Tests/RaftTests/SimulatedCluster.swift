@@ -228,7 +228,8 @@ final class SimulatedCluster {
             guard nodes[i].incarnation == incarnation else { return }
             nodes[i].durableStore = nodes[i].store
             try deliver(.compact(upTo: nodes[i].store.position.index), to: i, or: nil)
-            if let core = nodes[i].core, chance(0.5) {
+            // In order with the writes: none may still be on its way to what is dropped.
+            if let core = nodes[i].core, nodes[i].writes.isEmpty, chance(0.5) {
                 nodes[i].disk.drop(before: min(core.firstIndex, nodes[i].durableStore.position.index.next))
             }
             schedule(happening, after: .milliseconds(30) + random(upTo: .milliseconds(60)))

@@ -27,19 +27,19 @@ func simulationOptions() -> RaftOptions {
 
 @Suite struct SimulationTests {
     @Test func threeMembersKeepEveryPromiseUnderFaults() throws {
-        try sweep(nodes: 3, voters: 3, changesConfiguration: false, seeds: seeds(60))
+        try sweep(nodes: 3, voters: 3, changesConfiguration: false, seeds: seeds(50))
     }
 
     @Test func fiveMembersKeepEveryPromiseUnderFaults() throws {
-        try sweep(nodes: 5, voters: 5, changesConfiguration: false, seeds: seeds(30))
+        try sweep(nodes: 5, voters: 5, changesConfiguration: false, seeds: seeds(25))
     }
 
     @Test func membershipChangesKeepEveryPromiseUnderFaults() throws {
-        try sweep(nodes: 5, voters: 3, changesConfiguration: true, seeds: seeds(60))
+        try sweep(nodes: 5, voters: 3, changesConfiguration: true, seeds: seeds(50))
     }
 
     @Test func aSingleMemberKeepsEveryPromiseUnderFaults() throws {
-        try sweep(nodes: 1, voters: 1, changesConfiguration: false, seeds: seeds(20))
+        try sweep(nodes: 1, voters: 1, changesConfiguration: false, seeds: seeds(10))
     }
 
     private func sweep(nodes: Int, voters: Int, changesConfiguration: Bool, seeds: [UInt64]) throws {

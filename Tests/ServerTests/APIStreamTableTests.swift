@@ -11,13 +11,16 @@ import Store
         var table = StreamTable()
         var model: [StreamID: Int] = [:]
         var next: StreamID = 1
-        for step in 0..<20_000 {
-            if model.count < 200, generator.next() % 2 == 0 {
+        var live: [StreamID] = []
+        for step in 0..<4_000 {
+            if live.count < 200, live.isEmpty || generator.next() % 2 == 0 {
                 // Like a connection: ascending, with gaps.
                 next += 2 * StreamID(generator.next() % 5 + 1)
                 table.insert(next, step)
                 model[next] = step
-            } else if let victim = model.keys.sorted().dropFirst(Int(generator.next() % UInt64(max(1, model.count)))).first {
+                live.append(next)
+            } else {
+                let victim = live.remove(at: Int(generator.next() % UInt64(live.count)))
                 table.remove(victim)
                 model[victim] = nil
                 #expect(table.find(victim) == nil, "seed \(seed) step \(step)")

@@ -33,7 +33,7 @@ final class TestClient: @unchecked Sendable {
             var waiter: CheckedContinuation<Void, Never>?
         }
         fileprivate let state = NIOLockedValueBox(State())
-        fileprivate unowned let client: TestClient
+        fileprivate let client: TestClient
         fileprivate init(client: TestClient) { self.client = client }
 
         fileprivate func change(_ body: (inout State) -> Void) {
@@ -182,7 +182,10 @@ enum RawConnection {
     static func exchange(_ port: Int, group: any EventLoopGroup, _ text: String) async throws -> String {
         let (channel, collector) = try await open(port, group: group)
         try await channel.writeAndFlush(ByteBuffer(string: text)).get()
+        // A server that never closes fails the test instead of holding it up.
+        let limit = channel.eventLoop.scheduleTask(in: .seconds(30)) { channel.close(promise: nil) }
         try await channel.closeFuture.get()
+        limit.cancel()
         return collector.text
     }
 

@@ -40,30 +40,32 @@ public final class GRPCServerSession: HTTP2Session {
     public let maxReceiveMessageBytes: Int
     private unowned(unsafe) let delegate: any GRPCServerDelegate
 
+    // Exclusivity is unchecked for what each header field touches: the checks were 5 % of a call, and one thread owns it all.
+
     /// Streams that are open, in no order; each knows its place.
-    private var open: [UnsafeMutablePointer<ServerStream>] = []
-    private var pool: [UnsafeMutablePointer<ServerStream>] = []
+    @exclusivity(unchecked) private var open: [UnsafeMutablePointer<ServerStream>] = []
+    @exclusivity(unchecked) private var pool: [UnsafeMutablePointer<ServerStream>] = []
     /// Pooled streams kept for reuse: beyond the concurrency of ordinary clients memory is given back.
     private static let maxPooled = 256
 
     // The header block being read. Blocks never interleave on a connection.
-    private var headStream: StreamID = 0
-    private var head = RequestHead()
-    private var headBytes = 0
-    private var headPath: UInt16?
-    private var unknownPath = ""
-    private var isPost = false
-    private var otherMethod = ""
-    private var contentType: ContentType = .missing
-    private var hasBadTimeout = false
-    private var encoding: [UInt8] = []
+    @exclusivity(unchecked) private var headStream: StreamID = 0
+    @exclusivity(unchecked) private var head = RequestHead()
+    @exclusivity(unchecked) private var headBytes = 0
+    @exclusivity(unchecked) private var headPath: UInt16?
+    @exclusivity(unchecked) private var unknownPath = ""
+    @exclusivity(unchecked) private var isPost = false
+    @exclusivity(unchecked) private var otherMethod = ""
+    @exclusivity(unchecked) private var contentType: ContentType = .missing
+    @exclusivity(unchecked) private var hasBadTimeout = false
+    @exclusivity(unchecked) private var encoding: [UInt8] = []
     // The last values seen, shared with the requests that repeat them.
-    private var lastToken: [UInt8] = []
-    private var lastAuthorization: [UInt8] = []
-    private var lastAPIVersion: [UInt8] = []
+    @exclusivity(unchecked) private var lastToken: [UInt8] = []
+    @exclusivity(unchecked) private var lastAuthorization: [UInt8] = []
+    @exclusivity(unchecked) private var lastAPIVersion: [UInt8] = []
 
     /// Streams whose drain notice is due.
-    private var drained: [StreamID] = []
+    @exclusivity(unchecked) private var drained: [StreamID] = []
 
     private enum ContentType {
         case missing, grpc

@@ -52,7 +52,7 @@ public class HTTP2Session {
     final let raw: OpaquePointer
     final let settings: HTTP2Settings
     /// True inside `receive` or `drainOutput`: nghttp2 forbids entering either again.
-    private final var isInsideLibrary = false
+    @exclusivity(unchecked) private final var isInsideLibrary = false
     /// Set once the peer or the library has ended the connection for good.
     private final var hasFailed = false
 

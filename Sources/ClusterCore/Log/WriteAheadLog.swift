@@ -71,7 +71,7 @@ public final class WriteAheadLog {
 
     // MARK: Writing
 
-    /// Encodes a batch behind those already waiting. Nothing is durable before `sync`. Cheap: about 0.1 us an entry.
+    /// Encodes a batch behind those already waiting. Nothing is durable before `sync`. Cheap: about 0.14 us an entry of 300 bytes.
     public func append(_ batch: PersistBatch) {
         guard state == .open else { return }  // sync reports it
         if let hardState = batch.hardState {

@@ -183,6 +183,8 @@ public final class Replica {
             if raft.isLeader, let heir = bestHeir() {
                 raft.handle(.transferLeadership(to: heir), at: now, wall: wall, into: &raftEffects)
             }
+        case .transferLeadership(let heir):
+            raft.handle(.transferLeadership(to: heir), at: now, wall: wall, into: &raftEffects)
         case .campaign:
             raft.handle(.campaign, at: now, wall: wall, into: &raftEffects)
         case .timer:

@@ -135,6 +135,7 @@ public enum ReplicaEvent: Sendable {
     case peerUnreachable(MemberID)
     /// Hand leadership to the most caught-up voter, if this member leads (graceful stop).
     case resign
+    case transferLeadership(to: MemberID)
     /// A person's wish, from the console.
     case campaign
 }

@@ -14,8 +14,10 @@ final class DiskThread: Sendable {
 
     /// `log` belongs to the thread from here on. `failed` is called once, after which nothing is written any more: whether
     /// earlier bytes reached the disk is unknown then, so the node must stop. (reliability.md §2.3)
+    /// `released` gets the segment files that are no longer needed; removing a large file takes tens of milliseconds, which no
+    /// sync should wait for.
     init(name: String, log: WriteAheadLog, clock: any NodeClock, metrics: NodeMetrics, persisted: @escaping @Sendable (PersistTicket) -> Void,
-         failed: @escaping @Sendable (LogError) -> Void) {
+         released: @escaping @Sendable ([String]) -> Void, failed: @escaping @Sendable (LogError) -> Void) {
         let log = UncheckedBox(log)
         worker = WorkerThread(name: name) { jobs in
             var last: PersistTicket?
@@ -34,7 +36,9 @@ final class DiskThread: Sendable {
                     persisted(last)
                 }
                 for job in jobs {
-                    if case .compact(let index) = job { try log.value.compact(upTo: index) }
+                    guard case .compact(let index) = job else { continue }
+                    let paths = try log.value.releaseSegments(upTo: index)
+                    if !paths.isEmpty { released(paths) }
                 }
                 return true
             } catch {

@@ -102,10 +102,14 @@ public final class Node: @unchecked Sendable {
         let driver = ReplicaDriver(identity: identity, replica: replica.value, backend: backend, loop: loop, clock: clock, metrics: metrics, logger: logger)
         let failed = NIOLockedValueBox<(@Sendable (String) -> Void)?>(nil)
         let fail: @Sendable (String) -> Void = { reason in failed.withLockedValue { $0 }?(reason) }
-        let diskThread = DiskThread(name: "\(configuration.name)-disk", log: opened.value.log, clock: clock, metrics: metrics,
-                                    persisted: { driver.post(.persisted($0)) }, failed: { fail("the log stopped: \($0)") })
         let backendThread = BackendThread(name: "\(configuration.name)-store", clock: clock, metrics: metrics,
                                           committed: { driver.post(.backendCommitted($0, $1)) }, failed: { fail("the store stopped: \($0)") })
+        let disk = environment.disk
+        let diskThread = DiskThread(name: "\(configuration.name)-disk", log: opened.value.log, clock: clock, metrics: metrics,
+                                    persisted: { driver.post(.persisted($0)) },
+                                    // A file that stays is found and removed at the next start.
+                                    released: { paths in backendThread.submit(.run { for path in paths { try? disk.remove(path) } }) },
+                                    failed: { fail("the log stopped: \($0)") })
         let storeNumber = NIOLockedValueBox(opened.value.storeNumber)
 
         let peers = PeerTransport(identity: identity, loop: loop, links: environment.links, metrics: metrics, logger: logger, intake: { channel, peer in
@@ -276,6 +280,20 @@ public final class Node: @unchecked Sendable {
 
     private func offLoop(_ body: @escaping @Sendable () -> Void) async {
         _ = try? await NIOThreadPool.singleton.runIfActive { body() }
+    }
+
+    /// Hands leadership of this node to `target` and returns when it leads.
+    public func moveLeader(to target: MemberID) async throws(ServiceError) {
+        let deadline = SystemClock().now() + identity.options.raft.electionTimeout * 2
+        guard identity.options.raft.electionTimeout > .zero, status?.raft.configuration.isVoter(target) == true else { throw .badLeaderTransferee }
+        guard status?.raft.role == .leader else { throw .notLeader }
+        if target == identity.member { return }
+        driver.post(.transferLeadership(to: target))
+        while SystemClock().now() < deadline {
+            if let leader = try? await loop.submit({ self.driver.leader }).get(), leader == target { return }
+            try? await Task.sleep(for: .milliseconds(5))
+        }
+        throw .leaderTransferTimeout
     }
 
     // MARK: Faults, for the playground

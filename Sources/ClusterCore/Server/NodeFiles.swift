@@ -44,9 +44,11 @@ struct NodeFiles {
             try disk.makeDirectory(storeDirectory)
             var found: (number: UInt64, backend: any Backend, reader: any BackendReader)?
             let numbers = try disk.list(storeDirectory).compactMap(NodeFiles.storeNumber).sorted(by: >)
+            // Superseded by a snapshot; removed only when the log has followed, since their presence tells that it may not have.
+            var superseded: [UInt64] = []
             for number in numbers {
                 if found != nil {
-                    removeStore(number)  // superseded by a snapshot
+                    superseded.append(number)
                     continue
                 }
                 let backend = try LMDBBackend(path: storePath(number), mapSizeBytes: mapSizeBytes)
@@ -82,7 +84,8 @@ struct NodeFiles {
                 log = try WriteAheadLog.create(directory: logDirectory, disk: disk, identity: identity)
                 recovered = RecoveredLog(hardState: HardState(), start: .zero, entries: [])
             }
-            let restart = try reconcile(&log, recovered, with: state)
+            let restart = try reconcile(&log, recovered, with: state, followsSnapshot: !superseded.isEmpty)
+            for number in superseded { removeStore(number) }
             return Opened(log: log, backend: backend, storeNumber: number, state: state, restart: restart, repair: recovered.repair, isNew: !hasLog)
         } catch let error as NodeError {
             throw error
@@ -95,7 +98,8 @@ struct NodeFiles {
 
     /// The store may be ahead of the log when a snapshot was installed and the process died before the log followed: the log then
     /// starts anew behind it. A store behind the log's beginning has lost data.
-    private func reconcile(_ log: inout WriteAheadLog, _ recovered: RecoveredLog, with state: ReplicaState) throws -> RaftRestart {
+    private func reconcile(_ log: inout WriteAheadLog, _ recovered: RecoveredLog, with state: ReplicaState,
+                           followsSnapshot: Bool) throws -> RaftRestart {
         let applied = state.applied
         var start = recovered.start
         var entries = recovered.entries
@@ -109,8 +113,8 @@ struct NodeFiles {
                 + "\(start.index.rawValue): clear the directory and add this member anew")
         }
         if term(at: applied.index) != applied.term {
-            guard applied.index > start.index else {
-                throw NodeError.dataDirectory("store and log in \(dataDirectory) do not belong together: clear the directory and add this member anew")
+            guard followsSnapshot, applied.index > start.index else {
+                throw NodeError.dataDirectory("the log in \(dataDirectory) ends at entry \(recovered.last.index.rawValue) but the store holds \(applied.index.rawValue): the log has lost what it had acknowledged; clear the directory and add this member anew")
             }
             log.append(PersistBatch(ticket: PersistTicket(0), reset: applied))
             try log.sync()

@@ -39,6 +39,19 @@ public final class BucketHistogram: Sendable {
         sumNanoseconds.add(UInt64(max(0, nanoseconds)), ordering: .relaxed)
     }
 
+    /// The upper bound of the bucket in which this share of all records lies, in microseconds; nil without records.
+    public func quantileMicroseconds(_ quantile: Double) -> Int? {
+        let counts = counts.read()
+        let total = counts.reduce(0, +)
+        guard total > 0 else { return nil }
+        var seen: UInt64 = 0
+        for (bucket, count) in counts.enumerated() {
+            seen += count
+            if Double(seen) >= quantile * Double(total) { return Int(bounds[min(bucket, bounds.count - 1)] * 1e6) }
+        }
+        return nil
+    }
+
     /// Counts per bucket (the last one is beyond all bounds), not cumulative, and the sum in seconds.
     public func read() -> (counts: [UInt64], sumSeconds: Double) {
         (counts.read(), Double(sumNanoseconds.load(ordering: .relaxed)) / 1e9)

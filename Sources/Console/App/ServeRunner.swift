@@ -1,8 +1,140 @@
+import Base
+import CNcurses
+import Foundation
+import Logging
+import NIOConcurrencyHelpers
+import NIOCore
+import NIOPosix
+import Replica
+import Server
+
 /// Runs one node in the foreground until a signal ends it.
 enum ServeRunner {
     /// - Returns: the process's exit status.
     /// - Throws: `CommandFailure` with one line (port in use, unreadable directory, data of another cluster).
     static func run(_ options: ServeOptions) throws -> Int32 {
-        throw CommandFailure(description: "this build has no server")
+        // Before anything starts a thread.
+        let signals = SignalInbox.install()
+        let level = Logger.Level(rawValue: options.logLevel == "warn" ? "warning" : options.logLevel) ?? .info
+        let logger = Logger(label: "quarterdeck") { _ in JSONLogHandler(level: level) }
+        let replicaGroup = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        // Two loops for clients: one more than that only adds wake-ups on small machines, and the machine itself is one thread.
+        let clientGroup = MultiThreadedEventLoopGroup(numberOfThreads: max(1, min(4, System.coreCount / 2)))
+        let outcome = NIOLockedValueBox<Result<Node, NodeError>?>(nil)
+        let started = Completion()
+        let configuration = configuration(options)
+        Task.detached {
+            let environment = NodeEnvironment(clientGroup: clientGroup, replicaGroup: replicaGroup, logger: logger)
+            do throws(NodeError) {
+                let node = try await Node.start(configuration, in: environment)
+                outcome.withLockedValue { $0 = .success(node) }
+            } catch {
+                outcome.withLockedValue { $0 = .failure(error) }
+            }
+            started.complete()
+        }
+        _ = wait(for: started, or: signals)
+        guard let result = outcome.withLockedValue({ $0 }) else { return 130 }
+        let node: Node
+        switch result {
+        case .success(let running): node = running
+        case .failure(let error): throw CommandFailure(description: error.description)
+        }
+        let ended = Completion()
+        let failure = NIOLockedValueBox<NodeError?>(nil)
+        node.ended.whenSuccess { error in
+            failure.withLockedValue { $0 = error }
+            ended.complete()
+        }
+        if wait(for: ended, or: signals) {
+            logger.info("stopping")
+            Task.detached { await node.stop() }
+            // A second signal ends the wait for a clean stop.
+            if wait(for: ended, or: signals) { return 130 }
+        }
+        if let error = failure.withLockedValue({ $0 }) { throw CommandFailure(description: error.description) }
+        logger.info("stopped")
+        return 0
+    }
+
+    /// True when a signal to end came first.
+    private static func wait(for completion: Completion, or signals: SignalInbox) -> Bool {
+        var descriptors = [signals.descriptor, completion.descriptor]
+        while !completion.isComplete {
+            _ = qd_wait(&descriptors, 2, 1_000_000_000)
+            if signals.take().contains(where: { [.interrupt, .terminate, .hangUp, .quit].contains($0) }) { return true }
+        }
+        return false
+    }
+
+    private static func configuration(_ options: ServeOptions) -> NodeConfiguration {
+        func url(_ url: ServiceURL) -> NodeURL { NodeURL(scheme: url.isTLS ? "https" : "http", host: url.host, port: url.port) }
+        var configuration = NodeConfiguration()
+        configuration.name = options.name
+        configuration.dataDirectory = options.dataDirectory
+        configuration.listenClientURLs = options.listenClientURLs.map(url)
+        configuration.advertiseClientURLs = options.advertiseClientURLs.map(url)
+        configuration.listenPeerURLs = options.listenPeerURLs.map(url)
+        configuration.initialAdvertisePeerURLs = options.initialAdvertisePeerURLs.map(url)
+        configuration.initialCluster = options.initialCluster.flatMap { member in member.peerURLs.map { (name: member.name, url: url($0)) } }
+        configuration.initialClusterToken = options.initialClusterToken
+        configuration.isExistingCluster = options.initialClusterState == .existing
+        configuration.options.raft.heartbeatInterval = .milliseconds(Int64(options.heartbeatIntervalMilliseconds))
+        configuration.options.raft.electionTimeout = .milliseconds(Int64(options.electionTimeoutMilliseconds))
+        configuration.options.snapshotCount = UInt64(options.snapshotCount)
+        configuration.options.quotaBytes = options.quotaBackendBytes
+        configuration.options.maxRequestBytes = options.maxRequestBytes
+        configuration.options.maxTxnOps = options.maxTxnOps
+        return configuration
+    }
+}
+
+/// Writes one JSON object a line to standard error, with the keys that etcd's logs have: level, ts, msg, then the fields.
+struct JSONLogHandler: LogHandler {
+    var metadata: Logger.Metadata = [:]
+    var logLevel: Logger.Level
+
+    init(level: Logger.Level) { logLevel = level }
+
+    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+        get { metadata[key] }
+        set { metadata[key] = newValue }
+    }
+
+    func log(event: LogEvent) {
+        let level = switch event.level {
+        case .trace, .debug: "debug"
+        case .info, .notice: "info"
+        case .warning: "warn"
+        case .error: "error"
+        case .critical: "fatal"
+        }
+        var line = "{\"level\":\"\(level)\",\"ts\":\"\(JSONLogHandler.timestamp())\",\"msg\":\(JSONLogHandler.quoted("\(event.message)"))"
+        let fields = metadata.merging(event.metadata ?? [:]) { $1 }
+        for (key, value) in fields.sorted(by: { $0.key < $1.key }) {
+            line += ",\(JSONLogHandler.quoted(key)):\(JSONLogHandler.quoted("\(value)"))"
+        }
+        line += "}\n"
+        // One write a line, so that the lines of several threads do not mix.
+        var bytes = Array(line.utf8)
+        _ = Foundation.write(2, &bytes, bytes.count)
+    }
+
+    private static func timestamp() -> String {
+        Date().formatted(.iso8601.year().month().day().timeZone(separator: .omitted).time(includingFractionalSeconds: true))
+    }
+
+    private static func quoted(_ text: String) -> String {
+        var out = "\""
+        for scalar in text.unicodeScalars {
+            switch scalar {
+            case "\"": out += "\\\""
+            case "\\": out += "\\\\"
+            case "\n": out += "\\n"
+            case _ where scalar.value < 0x20: out += "\\u" + String(repeating: "0", count: scalar.value < 16 ? 3 : 2) + String(scalar.value, radix: 16)
+            default: out.unicodeScalars.append(scalar)
+            }
+        }
+        return out + "\""
     }
 }

@@ -13,16 +13,12 @@ import Darwin
 /// One accepted connection, whatever it speaks. Confined to its event loop, hence @unchecked Sendable.
 final class ClientChannel: @unchecked Sendable {
     let channel: any Channel
-    private unowned let loop: ClientLoop
     /// Set once the connection has turned out to be gRPC.
     var grpc: GRPCConnection?
     /// Set once it has turned out to be HTTP/1.1.
     var http: HTTPConnection?
 
-    init(channel: any Channel, loop: ClientLoop) {
-        self.channel = channel
-        self.loop = loop
-    }
+    init(channel: any Channel) { self.channel = channel }
 
     func setReading(_ reading: Bool) {
         try? channel.syncOptions?.setOption(.autoRead, value: reading)

@@ -39,7 +39,7 @@ public final class ClientListener: Sendable {
                       connections.enter(limit: bounds.maxConnections) else {
                     return channel.eventLoop.makeFailedFuture(ConnectionRefused())
                 }
-                let record = ClientChannel(channel: channel, loop: loop)
+                let record = ClientChannel(channel: channel)
                 channel.closeFuture.whenComplete { _ in
                     connections.leave()
                     loop.unregister(record)

@@ -69,8 +69,8 @@ final class Workload: Sendable {
             group.cancelAll()
         }
         // What it wrote does not stay behind. (This task is cancelled: a new one.)
-        let client = client
-        Task.detached { _ = try? await client.delete(DeleteCommand(.prefix(Key(Workload.prefix)))) }
+        let cleaner = self.client
+        Task.detached { _ = try? await cleaner.delete(DeleteCommand(.prefix(Key(Workload.prefix)))) }
     }
 
     private func add(_ due: Int64, isPut: Bool, _ group: inout TaskGroup<Void>, _ operation: @escaping @Sendable () async throws -> Void) {

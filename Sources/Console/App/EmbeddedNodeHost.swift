@@ -1,0 +1,203 @@
+import Base
+import Foundation
+import Logging
+import NIOConcurrencyHelpers
+import Raft
+import Replica
+import Server
+
+/// The playground's nodes inside this process: real sockets, real files, and the switches that only their owner has.
+final class EmbeddedNodeHost: NodeHost, @unchecked Sendable {
+    // @unchecked: what changes is under `state`'s lock.
+    let nodes: [HostedNode]
+    let dataDirectory: String
+    let isTemporary: Bool
+    private let cluster: EmbeddedCluster
+    private let electionTimeoutMilliseconds: Int
+
+    private struct Life {
+        var process = NodeProcessState.starting
+        var startedAtMilliseconds: Int64 = 0
+    }
+    private let lives: NIOLockedValueBox<[UInt64: Life]>
+    private let handler = NIOLockedValueBox<(@Sendable (NodeEvent) -> Void)?>(nil)
+
+    init(cluster: EmbeddedCluster, dataDirectory: String, isTemporary: Bool, electionTimeoutMilliseconds: Int) {
+        self.cluster = cluster
+        self.dataDirectory = dataDirectory
+        self.isTemporary = isTemporary
+        self.electionTimeoutMilliseconds = electionTimeoutMilliseconds
+        nodes = cluster.nodes.map {
+            HostedNode(id: $0.id.rawValue, name: $0.name, clientEndpoint: $0.clientURL.authority, peerEndpoint: $0.peerURL.authority)
+        }
+        lives = NIOLockedValueBox(Dictionary(uniqueKeysWithValues: cluster.nodes.map { ($0.id.rawValue, Life()) }))
+        cluster.observe { [weak self] event in self?.take(event) }
+    }
+
+    func observe(_ handler: @escaping @Sendable (NodeEvent) -> Void) { self.handler.withLockedValue { $0 = handler } }
+
+    func start() async throws {
+        do { try await cluster.start() } catch { throw NodeHostError("\(error)") }
+        for node in nodes { hasStarted(node.id) }
+    }
+
+    // MARK: News
+
+    private static func now() -> Int64 { SystemClock().wall().milliseconds }
+
+    private func say(_ node: UInt64, _ kind: NodeEvent.Kind, at milliseconds: Int64 = EmbeddedNodeHost.now()) {
+        handler.withLockedValue { $0 }?(NodeEvent(node: node, atMilliseconds: milliseconds, kind: kind))
+    }
+
+    private func set(_ node: UInt64, _ process: NodeProcessState) {
+        let changed = lives.withLockedValue { lives in
+            guard lives[node]!.process != process else { return false }
+            lives[node]!.process = process
+            if case .running = process, lives[node]!.startedAtMilliseconds == 0 { lives[node]!.startedAtMilliseconds = EmbeddedNodeHost.now() }
+            if case .dead = process { lives[node]!.startedAtMilliseconds = 0 }
+            return true
+        }
+        if changed { say(node, .process(process)) }
+    }
+
+    private func hasStarted(_ id: UInt64) {
+        set(id, cluster.links.isIsolated(MemberID(id)) ? .isolated : .running)
+        guard let node = cluster.node(MemberID(id)) else { return }
+        node.ended.whenSuccess { [weak self] error in
+            // A killed node has said so itself; what remains is one that could not go on.
+            if let error { self?.set(id, .dead(reason: "\(error)")) }
+        }
+    }
+
+    private func take(_ event: EmbeddedCluster.Event) {
+        let id = event.node.rawValue
+        guard case .raft(let note) = event.note else { return }
+        switch note {
+        case .roleChanged(let role, let term, let leader):
+            say(id, .raft(role: NodeRole(role), term: term.rawValue, leader: leader.rawValue), at: event.at.milliseconds)
+        case .leaderChanged(let leader, let term):
+            let role: NodeRole = leader == event.node ? .leader : .follower
+            say(id, .raft(role: role, term: term.rawValue, leader: leader.rawValue), at: event.at.milliseconds)
+        case .firstCommit(let term, _): say(id, .firstCommit(term: term.rawValue), at: event.at.milliseconds)
+        case .electionTimeout(let after): say(id, .log(level: "info", message: "election timeout after \(after.milliseconds) ms"), at: event.at.milliseconds)
+        case .elected(let term, let votes, let voters):
+            say(id, .log(level: "info", message: "elected in term \(term.rawValue) with \(votes) of \(voters) votes"), at: event.at.milliseconds)
+        case .steppedDown(let term, let reason):
+            let why = switch reason {
+            case .higherTerm: "a higher term"
+            case .lostQuorum: "no contact with a quorum"
+            case .removed: "removal"
+            }
+            say(id, .log(level: "info", message: "stepped down from term \(term.rawValue): \(why)"), at: event.at.milliseconds)
+        default: break
+        }
+    }
+
+    // MARK: Figures
+
+    func statuses() -> [NodeStatus] {
+        nodes.map { place in
+            let life = lives.withLockedValue { $0[place.id]! }
+            var status = NodeStatus(id: place.id, process: life.process, role: .follower, term: 0, leader: 0, commitIndex: 0, appliedIndex: 0, lastIndex: 0,
+                                    databaseBytes: 0, databaseInUseBytes: 0, revision: 0, fsyncP99Microseconds: nil,
+                                    startedAtMilliseconds: life.startedAtMilliseconds, sampledAtMilliseconds: EmbeddedNodeHost.now())
+            guard let node = cluster.node(MemberID(place.id)), let published = node.status else { return status }
+            status.role = published.isLearner ? .learner : NodeRole(published.raft.role)
+            status.term = published.raft.hardState.term.rawValue
+            status.leader = published.raft.leader.rawValue
+            status.commitIndex = published.raft.commit.rawValue
+            status.appliedIndex = published.applied.rawValue
+            status.lastIndex = published.raft.last.index.rawValue
+            status.databaseBytes = published.size.allocatedBytes
+            status.databaseInUseBytes = published.size.usedBytes
+            status.revision = published.revision.rawValue
+            status.fsyncP99Microseconds = node.metrics.walFsync.quantileMicroseconds(0.99)
+            return status
+        }
+    }
+
+    // MARK: Faults
+
+    private func name(_ id: UInt64) -> String { nodes.first { $0.id == id }?.name ?? String(id, radix: 16) }
+
+    private func running(_ id: UInt64) throws -> Node {
+        guard let node = cluster.node(MemberID(id)) else { throw NodeHostError("\(name(id)) does not run: R starts it") }
+        return node
+    }
+
+    func kill(_ id: UInt64) async throws {
+        let node = try running(id)
+        set(id, .dead(reason: "killed"))
+        await node.kill()
+    }
+
+    func restart(_ id: UInt64) async throws {
+        await cluster.node(MemberID(id))?.stop()
+        set(id, .starting)
+        do {
+            try await cluster.start(MemberID(id))
+        } catch {
+            set(id, .dead(reason: "\(error)"))
+            throw NodeHostError("\(name(id)): \(error)")
+        }
+        hasStarted(id)
+    }
+
+    func pause(_ id: UInt64) async throws {
+        let node = try running(id)
+        set(id, .paused)
+        await node.setPaused(true)
+    }
+
+    func resume(_ id: UInt64) async throws {
+        await (try running(id)).setPaused(false)
+        set(id, cluster.links.isIsolated(MemberID(id)) ? .isolated : .running)
+    }
+
+    func isolate(_ id: UInt64) async throws {
+        _ = try running(id)
+        cluster.links.isolate(MemberID(id))
+        set(id, .isolated)
+    }
+
+    func heal(_ id: UInt64) async throws {
+        _ = try running(id)
+        cluster.links.rejoin(MemberID(id))
+        set(id, .running)
+    }
+
+    func transferLeadership(to id: UInt64) async throws {
+        _ = try running(id)
+        let target = MemberID(id)
+        guard let leader = cluster.nodes.lazy.compactMap({ self.cluster.node($0.id) }).first(where: { $0.status?.raft.role == .leader }) else {
+            throw NodeHostError("there is no leader that could hand over")
+        }
+        do {
+            try await leader.moveLeader(to: target)
+        } catch {
+            throw NodeHostError("\(name(id)) did not take over: \(error.message)")
+        }
+    }
+
+    // MARK: The end
+
+    func shutDown() async {
+        if isTemporary { await cluster.abandon() } else { await cluster.stop() }
+        abandon()
+    }
+
+    func abandon() {
+        if isTemporary { try? FileManager.default.removeItem(atPath: dataDirectory) }
+    }
+}
+
+extension NodeRole {
+    fileprivate init(_ role: Role) {
+        self = switch role {
+        case .follower: .follower
+        case .preCandidate: .preCandidate
+        case .candidate: .candidate
+        case .leader: .leader
+        }
+    }
+}

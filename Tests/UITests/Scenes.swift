@@ -1,0 +1,98 @@
+@testable import UI
+
+/// Situations worth a picture. The same ones are recorded at several sizes.
+enum Scene: String, CaseIterable {
+    case first, overview, attached, node, keys, search, edit, conflict, delete, watch, help, helpKeys, palette, quit, lost
+
+    static func play(_ scene: Scene, _ size: Size, glyphs: GlyphSet = .unicode) -> Session {
+        var session = Session(size, kind: scene == .attached ? .attached : .playground, mode: scene == .attached ? .ask : .readWrite, glyphs: glyphs)
+        run(scene, &session)
+        return session
+    }
+
+    private static func run(_ scene: Scene, _ s: inout Session) {
+        switch scene {
+        case .first: s.model = Model(size: s.model.size, now: s.model.now, cluster: ClusterState(name: "demo", kind: .playground), glyphs: s.model.glyphs)
+        case .overview: Sample.live(&s)
+        case .attached:
+            s.tell(.cluster(s.model.cluster))
+            s.wait(3_000)
+            s.tell(.cluster(s.model.cluster))
+        case .lost:
+            run(.overview, &s)
+            var state = s.model.cluster
+            state.connection = .lost(since: s.model.now, reason: "connection refused")
+            s.tell(.cluster(state))
+            s.wait(12_000)
+        case .node:
+            run(.overview, &s)
+            s.press(.enter)
+        case .keys:
+            s.tell(.cluster(s.model.cluster))
+            s.press(KeyPress("2"))
+            s.wait()
+            s.press(KeyPress(":"))
+            s.type("go /app/web/cfg/flags\n")
+            s.wait(400)
+            s.meanwhile { $0.put("/app/web/cfg/limits", #"{"rps":300}"#) }
+            s.wait(400)
+            s.tell(.cluster(s.model.cluster))
+        case .search:
+            run(.keys, &s)
+            s.press(KeyPress("/"))
+            s.type("api")
+            s.wait(400)
+        case .edit:
+            run(.keys, &s)
+            s.press(KeyPress("e"), KeyPress(.down), KeyPress(.down), KeyPress(.end), KeyPress(.backspace), KeyPress(.backspace))
+            s.type("60,")
+        case .conflict:
+            run(.edit, &s)
+            s.meanwhile { $0.put("/app/web/cfg/flags", #"{"beta":true,"ttl":45,"regions":["eu"],"owner":null}"#) }
+            s.press(.control("s"))
+            s.wait(300)
+        case .delete:
+            run(.keys, &s)
+            s.press(KeyPress("h"), KeyPress("D"))
+            s.type("cf")
+        case .help:
+            run(.overview, &s)
+            s.press(KeyPress("?"))
+        case .helpKeys:
+            run(.keys, &s)
+            s.press(KeyPress("?"))
+        case .palette:
+            run(.overview, &s)
+            s.press(KeyPress(":"))
+            s.type("kil")
+        case .quit:
+            run(.overview, &s)
+            s.press(.control("c"))
+        case .watch:
+            s.tell(.cluster(s.model.cluster))
+            s.press(KeyPress("3"), KeyPress("a"))
+            s.type("/app/\n")
+            s.press(KeyPress("a"))
+            s.type("/locks/\n")
+            s.wait()
+            s.press(.backTab)
+            s.press(KeyPress("g"))
+            s.press(KeyPress("k"), KeyPress(.enter))
+            var revision: Int64 = 48_000
+            for second in 0..<30 {
+                var list: [WatchEvent] = []
+                for index in 0..<(10 + (second * 7) % 13) {
+                    revision += 1
+                    let isDelete = index % 7 == 3
+                    list.append(WatchEvent(at: s.model.now, revision: revision, isDelete: isDelete, key: KeyBytes("/app/web/cfg/\(["flags", "limits", "motd"][index % 3])"),
+                                           value: isDelete ? [] : Array(#"{"rps":\#(revision)}"#.utf8), previousValue: index % 5 == 0 ? nil : Array(#"{"rps":\#(revision - 3)}"#.utf8), version: index % 5 == 0 ? 1 : 14, lease: 0))
+                }
+                s.tell(.watch(WatchID(number: 1), .events(list)))
+                s.wait(1_000)
+            }
+            s.tell(.watch(WatchID(number: 1), .resuming(afterRevision: revision, reason: "lost n3")))
+            s.tell(.watch(WatchID(number: 1), .resumed(afterRevision: revision, endpoint: "n2", milliseconds: 212)))
+            s.tell(.cluster(s.model.cluster))
+        }
+    }
+}
