@@ -16,8 +16,8 @@ func excluded(_ target: String) -> [String] {
     }
 }
 
-func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
-    .testTarget(name: name, dependencies: dependencies, path: "Tests/\(name)")
+func tests(_ name: String, _ dependencies: [Target.Dependency], exclude: [String] = []) -> Target {
+    .testTarget(name: name, dependencies: dependencies, path: "Tests/\(name)", exclude: exclude)
 }
 
 let nio: [Target.Dependency] = [
@@ -79,6 +79,20 @@ let package = Package(
             .product(name: "ArgumentParser", package: "swift-argument-parser"), .product(name: "Yams", package: "Yams"),
             .product(name: "Histogram", package: "hdrhistogram-swift"), .product(name: "Logging", package: "swift-log"),
         ] + nio, path: "Sources/Console/App"),
+
+        // MARK: Tests
+        tests("RaftTests", ["Base", "Raft"]),
+        tests("LogTests", ["Base", "Raft", "Log", "PosixDisk"]),
+        tests("LMDBBackendTests", ["Base", "Store", "LMDBBackend"]),
+        tests("StoreTests", ["Base", "Store"]),
+        tests("ReplicaTests", ["Base", "Raft", "Store", "Replica"]),
+        tests("GRPCTests", ["Base", "GRPC", "Wire", "CNghttp2"]),
+        tests("ClientTests", ["Base", "GRPC", "Wire", "Client"] + nio),
+        tests("ServerTests", ["Base", "Raft", "Store", "Replica", "GRPC", "Wire", "Server", .product(name: "Logging", package: "swift-log")] + nio),
+        tests("UITests", ["UI"], exclude: ["Goldens"]), // read from the source folder
+        tests("TerminalTests", ["quarterdeck", "UI", "CNcurses"]),
+        // Real processes: the program itself beside the test bundle, etcd and etcdctl.
+        tests("IntegrationTests", ["quarterdeck", "Base", "Client"] + nio),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -21,6 +21,9 @@ final class ScriptedServer: @unchecked Sendable {
         let number: Int
         /// Swallows what arrives, to look dead.
         var isDeaf = false
+        /// Inside `receive`, where nothing may be sent: it follows after.
+        private var isReceiving = false
+        private var closesAfterwards = false
 
         init(server: ScriptedServer, number: Int) {
             self.server = server
@@ -29,7 +32,7 @@ final class ScriptedServer: @unchecked Sendable {
         }
 
         func flush() {
-            guard let context else { return }
+            guard let context, !isReceiving else { return }
             var out = context.channel.allocator.buffer(capacity: 1024)
             do { try session.drainOutput { out.writeBytes($0) } } catch { return context.close(promise: nil) }
             if out.readableBytes > 0 { context.writeAndFlush(wrapOutboundOut(out), promise: nil) }
@@ -47,7 +50,10 @@ final class ScriptedServer: @unchecked Sendable {
             session.finish(stream, error)
             flush()
         }
-        func close() { context?.close(promise: nil) }
+        /// Closes after what was sent so far.
+        func close() {
+            if isReceiving { closesAfterwards = true } else { context?.close(promise: nil) }
+        }
         func goAway() {
             session.goAway()
             flush()
@@ -60,11 +66,15 @@ final class ScriptedServer: @unchecked Sendable {
         func channelRead(context: ChannelHandlerContext, data: NIOAny) {
             if isDeaf || server.isMute { return }
             let buffer = unwrapInboundIn(data)
+            isReceiving = true
             buffer.withUnsafeReadableBytes { bytes in
-                do { try session.receive(bytes) } catch { context.close(promise: nil) }
+                do { try session.receive(bytes) } catch { closesAfterwards = true }
             }
+            isReceiving = false
+            flush()
+            if closesAfterwards { context.close(promise: nil) }
         }
-        func channelReadComplete(context: ChannelHandlerContext) { if !server.isMute { flush() } }
+        func channelWritabilityChanged(context: ChannelHandlerContext) { if context.channel.isWritable { flush() } }
         func channelInactive(context: ChannelHandlerContext) {
             session.connectionClosed()
             server.connections.removeAll { $0 === self }

@@ -198,11 +198,24 @@ final class PseudoTerminal {
     // MARK: The terminal's modes
 
     /// As `stty -g` would print them: equal before and after means restored.
-    var lineModes: String {
+    var lineModes: String { PseudoTerminal.lineModes(of: slave) }
+
+    private static func lineModes(of terminal: Int32) -> String {
         var modes = termios()
-        tcgetattr(slave, &modes)
+        tcgetattr(terminal, &modes)
         let characters = withUnsafeBytes(of: modes.c_cc) { Array($0) }
         return "\(modes.c_iflag):\(modes.c_oflag):\(modes.c_cflag):\(modes.c_lflag):\(characters)"
+    }
+
+    /// The modes a new terminal has, which the program found: those of another one, since this program may have changed its own already.
+    var untouchedLineModes: String {
+        var master: Int32 = -1, slave: Int32 = -1
+        guard openpty(&master, &slave, nil, nil, nil) == 0 else { return "no terminal" }
+        defer {
+            close(master)
+            close(slave)
+        }
+        return PseudoTerminal.lineModes(of: slave)
     }
 
     /// Nil when the terminal looks untouched: modes of before, no alternate screen, cursor visible, no mouse or paste reports.

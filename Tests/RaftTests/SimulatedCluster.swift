@@ -56,6 +56,7 @@ final class SimulatedCluster {
         case applied(Int, incarnation: Int, LogIndex)
         case backendCommit(Int, incarnation: Int)
         case snapshotArrives(SnapshotMetadata, from: Int, to: Int, incarnation: Int)
+        case snapshotSent(by: Int, incarnation: Int, to: Int, succeeded: Bool)
         case restart(Int)
         case resume(Int, incarnation: Int)
         case heal
@@ -235,6 +236,9 @@ final class SimulatedCluster {
             schedule(happening, after: .milliseconds(30) + random(upTo: .milliseconds(60)))
         case .snapshotArrives(let metadata, let from, let to, let incarnation):
             try snapshotArrives(metadata, from: from, to: to, incarnation: incarnation)
+        case .snapshotSent(let i, let incarnation, let to, let succeeded):
+            guard nodes[i].incarnation == incarnation else { return }
+            try deliver(.snapshotSent(to: nodes[to].id, succeeded: succeeded), to: i, or: happening)
         case .restart(let i):
             if nodes[i].core == nil { boot(i) }
         case .resume(let i, let incarnation):
@@ -457,9 +461,10 @@ final class SimulatedCluster {
         if let other = leaders[term], other != node.id { throw fail("two leaders in term \(term.rawValue): \(other) and \(node.id)") }
         leaders[term] = node.id
         guard node.disk.hardState.term == term, node.disk.hardState.vote == node.id else { throw fail("\(node.id): elected with a vote that is not durable") }
-        let last = LogIndex(UInt64(committed.count))
+        // A late winner of an old term need not hold what a newer term has committed.
+        let last = LogIndex(UInt64(committed.lastIndex { $0.term < term }.map { $0 + 1 } ?? 0))
         guard let core = node.core, last > core.log.start.index else { return }
-        guard core.log.term(at: last) == committed[committed.count - 1].term else {
+        guard core.log.term(at: last) == committed[Int(last.rawValue) - 1].term else {
             throw fail("\(node.id): elected in term \(term.rawValue) without the committed entry \(last.rawValue)")
         }
     }
@@ -524,9 +529,7 @@ final class SimulatedCluster {
             }
             try deliver(.snapshotInstalled(metadata, from: nodes[from].id), to: to, or: nil)
         }
-        if nodes[from].incarnation == incarnation {
-            try deliver(.snapshotSent(to: nodes[to].id, succeeded: !isCutOff), to: from, or: nil)
-        }
+        try happen(.snapshotSent(by: from, incarnation: incarnation, to: to, succeeded: !isCutOff))
     }
 
     // MARK: Faults and work

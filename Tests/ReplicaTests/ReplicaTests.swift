@@ -7,46 +7,46 @@ import Testing
 
 private let second = TimeSpan.seconds(1)
 
-private func elected(_ count: Int, seed: UInt64, configure: (inout ReplicaOptions) -> Void = { _ in }) -> (SimulatedMembers, SimulatedMembers.Host) {
+private func elected(_ count: Int, seed: UInt64, configure: (inout ReplicaOptions) -> Void = { _ in }) throws -> (SimulatedMembers, SimulatedMembers.Host) {
     let cluster = SimulatedMembers(count: count, seed: seed, configure: configure)
     let found = cluster.run(for: .seconds(10)) { cluster.leader != nil }
-    #expect(found, "no leader, seed \(seed)")
+    try #require(found, "no leader, seed \(seed)")
     return (cluster, cluster.leader!)
 }
 
-@Test func aLoneMemberElectsItselfAndServes() {
-    let (cluster, leader) = elected(1, seed: 1)
+@Test func aLoneMemberElectsItselfAndServes() throws {
+    let (cluster, leader) = try elected(1, seed: 1)
     let put = cluster.put(leader.id, "a", "1")
-    #expect(cluster.run(for: second) { leader.answers[put] != nil })
+    try #require(cluster.run(for: second) { leader.answers[put] != nil })
     #expect(leader.answers[put]!.isSuccess)
     let read = cluster.ask(leader.id, .read)
-    #expect(cluster.run(for: second) { leader.grants[read] != nil })
+    try #require(cluster.run(for: second) { leader.grants[read] != nil })
     #expect(cluster.value("a", in: leader.grants[read]!)?.value == Array("1".utf8))
 }
 
-@Test func aWriteThroughAFollowerIsReadableEverywhere() {
-    let (cluster, leader) = elected(3, seed: 2)
+@Test func aWriteThroughAFollowerIsReadableEverywhere() throws {
+    let (cluster, leader) = try elected(3, seed: 2)
     let follower = cluster.members.first { $0.id != leader.id }!
     let put = cluster.put(follower.id, "k", "v")
-    #expect(cluster.run(for: second) { follower.answers[put] != nil })
+    try #require(cluster.run(for: second) { follower.answers[put] != nil })
     #expect(follower.answers[put]!.isSuccess)
     for member in cluster.members {
         let read = cluster.ask(member.id, .read)
-        #expect(cluster.run(for: second) { member.grants[read] != nil })
+        try #require(cluster.run(for: second) { member.grants[read] != nil })
         #expect(cluster.value("k", in: member.grants[read]!)?.value == Array("v".utf8))
     }
 }
 
-@Test func everyMemberPublishesItsNameAndClientURLs() {
-    let (cluster, _) = elected(3, seed: 3)
-    #expect(cluster.run(for: .seconds(5)) {
+@Test func everyMemberPublishesItsNameAndClientURLs() throws {
+    let (cluster, _) = try elected(3, seed: 3)
+    try #require(cluster.run(for: .seconds(5)) {
         cluster.members.allSatisfy { member in member.replica!.memberList.members.allSatisfy { $0.name == "m\($0.id)" && !$0.clientURLs.isEmpty } }
     })
 }
 
-@Test func writesInFlightAreProposedAgainWhenTheLeaderDies() {
+@Test func writesInFlightAreProposedAgainWhenTheLeaderDies() throws {
     for seed in UInt64(10)..<30 {
-        let (cluster, leader) = elected(3, seed: seed)
+        let (cluster, leader) = try elected(3, seed: seed)
         let survivor = cluster.members.first { $0.id != leader.id }!
         cluster.run(for: second)
         var tokens: [RequestToken] = []
@@ -54,34 +54,34 @@ private func elected(_ count: Int, seed: UInt64, configure: (inout ReplicaOption
         cluster.run(for: .microseconds(Int64.random(in: 0...4000, using: &cluster.generator)))
         cluster.crash(leader.id)
         let done = cluster.run(for: .seconds(7)) { tokens.allSatisfy { survivor.answers[$0] != nil } }
-        #expect(done, "writes hang, seed \(seed)")
+        try #require(done, "writes hang, seed \(seed)")
         #expect(tokens.allSatisfy { survivor.answers[$0]?.isSuccess == true }, "a write failed, seed \(seed)")
         // Once each: a command that was given to two leaders must not count twice.
         let read = cluster.ask(survivor.id, .read)
-        #expect(cluster.run(for: second) { survivor.grants[read] != nil })
+        try #require(cluster.run(for: second) { survivor.grants[read] != nil })
         for n in 0..<20 { #expect(cluster.value("k\(n)", in: survivor.grants[read]!)?.version == 1, "key k\(n), seed \(seed)") }
     }
 }
 
-@Test func withoutAQuorumWritesTimeOutAndAreNotAcknowledged() {
-    let (cluster, leader) = elected(3, seed: 4)
+@Test func withoutAQuorumWritesTimeOutAndAreNotAcknowledged() throws {
+    let (cluster, leader) = try elected(3, seed: 4)
     for member in cluster.members where member.id != leader.id { cluster.crash(member.id) }
     let put = cluster.put(leader.id, "a", "1")
     let read = cluster.ask(leader.id, .read)
-    #expect(cluster.run(for: .seconds(8)) { leader.answers[put] != nil && leader.answers[read] != nil })
+    try #require(cluster.run(for: .seconds(8)) { leader.answers[put] != nil && leader.answers[read] != nil })
     #expect(leader.answers[put]?.error?.code == .unavailable)
     #expect(leader.answers[read]?.error == .timeout)
     #expect(leader.grants[read] == nil)
 }
 
-@Test func aMemberThatRestartsHasEveryAcknowledgedWrite() {
+@Test func aMemberThatRestartsHasEveryAcknowledgedWrite() throws {
     for seed in UInt64(40)..<60 {
-        let (cluster, leader) = elected(1, seed: seed)
+        let (cluster, leader) = try elected(1, seed: seed)
         var acknowledged: [String] = []
         for n in 0..<50 {
             let put = cluster.put(leader.id, "k\(n)", "v\(n)")
             if Bool.random(using: &cluster.generator) {
-                #expect(cluster.run(for: second) { leader.answers[put] != nil })
+                try #require(cluster.run(for: second) { leader.answers[put] != nil })
                 acknowledged.append("k\(n)")
             } else {
                 cluster.run(for: .microseconds(Int64.random(in: 0...3000, using: &cluster.generator)))
@@ -90,19 +90,19 @@ private func elected(_ count: Int, seed: UInt64, configure: (inout ReplicaOption
             if Int.random(in: 0..<10, using: &cluster.generator) == 0 {
                 cluster.crash(leader.id)
                 cluster.start(leader.id)
-                #expect(cluster.run(for: .seconds(5)) { leader.replica!.isLeader })
+                try #require(cluster.run(for: .seconds(5)) { leader.replica!.isLeader })
             }
         }
         cluster.crash(leader.id)
         cluster.start(leader.id)
         let read = cluster.ask(leader.id, .read)
-        #expect(cluster.run(for: .seconds(5)) { leader.grants[read] != nil })
+        try #require(cluster.run(for: .seconds(5)) { leader.grants[read] != nil })
         for key in acknowledged { #expect(cluster.value(key, in: leader.grants[read]!) != nil, "\(key) is lost, seed \(seed)") }
     }
 }
 
-@Test func aFollowerFarBehindIsBroughtUpByASnapshot() {
-    let (cluster, leader) = elected(3, seed: 5) {
+@Test func aFollowerFarBehindIsBroughtUpByASnapshot() throws {
+    let (cluster, leader) = try elected(3, seed: 5) {
         $0.snapshotCount = 20
         $0.raft.keptEntries = 5
     }
@@ -110,62 +110,62 @@ private func elected(_ count: Int, seed: UInt64, configure: (inout ReplicaOption
     cluster.crash(follower.id)
     for n in 0..<200 {
         let put = cluster.put(leader.id, "k\(n)", "v")
-        #expect(cluster.run(for: second) { leader.answers[put] != nil })
+        try #require(cluster.run(for: second) { leader.answers[put] != nil })
     }
     cluster.run(for: second)
     cluster.start(follower.id)
-    #expect(cluster.run(for: .seconds(10)) { follower.replica!.status().revision == leader.replica!.status().revision })
+    try #require(cluster.run(for: .seconds(10)) { follower.replica!.status().revision == leader.replica!.status().revision })
     #expect(follower.notes.contains { if case .snapshotInstalled = $0 { true } else { false } })
     let read = cluster.ask(follower.id, .localRead)
-    #expect(cluster.run(for: second) { follower.grants[read] != nil })
+    try #require(cluster.run(for: second) { follower.grants[read] != nil })
     #expect(cluster.value("k199", in: follower.grants[read]!) != nil)
 }
 
-@Test func aLeaseExpiresAfterItsTimeAndTakesItsKeys() {
-    let (cluster, leader) = elected(3, seed: 6)
+@Test func aLeaseExpiresAfterItsTimeAndTakesItsKeys() throws {
+    let (cluster, leader) = try elected(3, seed: 6)
     let lease = LeaseID(77)
     let grant = cluster.ask(leader.id, .leaseGrant(lease: lease, ttlSeconds: 5))
-    #expect(cluster.run(for: second) { leader.answers[grant] != nil })
+    try #require(cluster.run(for: second) { leader.answers[grant] != nil })
     let put = cluster.put(leader.id, "leased", "x", lease: lease)
-    #expect(cluster.run(for: second) { leader.answers[put]?.isSuccess == true })
+    try #require(cluster.run(for: second) { leader.answers[put]?.isSuccess == true })
     let granted = cluster.now
     let gone = cluster.run(for: .seconds(20)) { leader.replica!.status().leases == 0 }
-    #expect(gone)
+    try #require(gone)
     #expect(cluster.now - granted >= .seconds(4))
     #expect(cluster.now - granted < .seconds(7))
     let read = cluster.ask(leader.id, .read)
-    #expect(cluster.run(for: second) { leader.grants[read] != nil })
+    try #require(cluster.run(for: second) { leader.grants[read] != nil })
     #expect(cluster.value("leased", in: leader.grants[read]!) == nil)
 }
 
-@Test func aLeaseDoesNotExpireEarlyAfterAFailover() {
+@Test func aLeaseDoesNotExpireEarlyAfterAFailover() throws {
     for seed in UInt64(70)..<80 {
-        let (cluster, leader) = elected(3, seed: seed)
+        let (cluster, leader) = try elected(3, seed: seed)
         let survivor = cluster.members.first { $0.id != leader.id }!
         let grant = cluster.ask(survivor.id, .leaseGrant(lease: LeaseID(5), ttlSeconds: 10))
-        #expect(cluster.run(for: second) { survivor.answers[grant] != nil })
+        try #require(cluster.run(for: second) { survivor.answers[grant] != nil })
         cluster.run(for: .seconds(8))
         let renewed = cluster.ask(survivor.id, .leaseKeepAlive(LeaseID(5)))
-        #expect(cluster.run(for: second) { survivor.answers[renewed] != nil }, "seed \(seed)")
+        try #require(cluster.run(for: second) { survivor.answers[renewed] != nil }, "seed \(seed)")
         let at = cluster.now
         guard case .leaseRenewed(_, let ttl)? = survivor.answers[renewed] else { Issue.record("no renewal, seed \(seed)"); continue }
         #expect(ttl == 10)
         cluster.crash(leader.id)
         let gone = cluster.run(for: .seconds(30)) { survivor.replica!.status().leases == 0 }
-        #expect(gone, "the lease lives for ever, seed \(seed)")
+        try #require(gone, "the lease lives for ever, seed \(seed)")
         #expect(cluster.now - at >= .seconds(10), "expired early, seed \(seed)")
     }
 }
 
-@Test func keepAlivesAndTimeToLiveWorkThroughAFollower() {
-    let (cluster, leader) = elected(3, seed: 7)
+@Test func keepAlivesAndTimeToLiveWorkThroughAFollower() throws {
+    let (cluster, leader) = try elected(3, seed: 7)
     let follower = cluster.members.first { $0.id != leader.id }!
     let grant = cluster.ask(follower.id, .leaseGrant(lease: LeaseID(9), ttlSeconds: 30))
-    #expect(cluster.run(for: second) { follower.answers[grant] != nil })
+    try #require(cluster.run(for: second) { follower.answers[grant] != nil })
     let renew = cluster.ask(follower.id, .leaseKeepAlive(LeaseID(9)))
     let unknown = cluster.ask(follower.id, .leaseKeepAlive(LeaseID(10)))
     let state = cluster.ask(follower.id, .leaseTimeToLive(LeaseID(9), wantsKeys: true))
-    #expect(cluster.run(for: second) { [renew, unknown, state].allSatisfy { follower.answers[$0] != nil } })
+    try #require(cluster.run(for: second) { [renew, unknown, state].allSatisfy { follower.answers[$0] != nil } })
     if case .leaseRenewed(_, let ttl)? = follower.answers[renew] { #expect(ttl == 30) } else { Issue.record("\(follower.answers[renew]!)") }
     if case .leaseRenewed(_, let ttl)? = follower.answers[unknown] { #expect(ttl == 0) } else { Issue.record("\(follower.answers[unknown]!)") }
     if case .leaseState(_, let remaining, let granted, _)? = follower.answers[state] {
@@ -174,21 +174,21 @@ private func elected(_ count: Int, seed: UInt64, configure: (inout ReplicaOption
     } else { Issue.record("\(follower.answers[state]!)") }
 }
 
-@Test func leadershipMovesToTheNamedMember() {
-    let (cluster, leader) = elected(3, seed: 8)
+@Test func leadershipMovesToTheNamedMember() throws {
+    let (cluster, leader) = try elected(3, seed: 8)
     cluster.run(for: second)
     let heir = cluster.members.first { $0.id != leader.id }!
     let move = cluster.ask(leader.id, .moveLeader(to: heir.id))
-    #expect(cluster.run(for: second) { leader.answers[move] != nil })
+    try #require(cluster.run(for: second) { leader.answers[move] != nil })
     if case .leaderMoved? = leader.answers[move] {} else { Issue.record("\(leader.answers[move]!)") }
-    #expect(cluster.run(for: second) { heir.replica!.isLeader })
+    try #require(cluster.run(for: second) { heir.replica!.isLeader })
     let wrong = cluster.ask(leader.id, .moveLeader(to: heir.id))
-    #expect(cluster.run(for: second) { leader.answers[wrong]?.error == .notLeader })
+    try #require(cluster.run(for: second) { leader.answers[wrong]?.error == .notLeader })
 }
 
-@Test func watchersOnAnyMemberSeeEveryRevisionOnceAndInOrder() {
+@Test func watchersOnAnyMemberSeeEveryRevisionOnceAndInOrder() throws {
     for seed in UInt64(90)..<100 {
-        let (cluster, leader) = elected(3, seed: seed)
+        let (cluster, leader) = try elected(3, seed: seed)
         let follower = cluster.members.first { $0.id != leader.id }!
         let stream = WatchStreamID(1)
         cluster.watch(follower.id, stream, .open(requiresLeader: false))
@@ -201,7 +201,7 @@ private func elected(_ count: Int, seed: UInt64, configure: (inout ReplicaOption
     }
 }
 
-@Test func aClusterUnderLossCrashesAndCutsLosesNoAcknowledgedWrite() {
+@Test func aClusterUnderLossCrashesAndCutsLosesNoAcknowledgedWrite() throws {
     for seed in UInt64(100)..<130 {
         let cluster = SimulatedMembers(count: 3, seed: seed) {
             $0.snapshotCount = 30
@@ -234,8 +234,8 @@ private func elected(_ count: Int, seed: UInt64, configure: (inout ReplicaOption
         let settled = cluster.run(for: .seconds(30)) {
             cluster.leader != nil && Set(cluster.members.map { $0.replica!.status().applied }).count == 1
         }
-        #expect(settled, "the cluster does not converge, seed \(seed)")
-        let hashes = cluster.members.map { member -> UInt32 in
+        try #require(settled, "the cluster does not converge, seed \(seed)")
+        let hashes = try cluster.members.map { member throws -> UInt32 in
             let read = cluster.ask(member.id, .localRead)
             cluster.run(for: second) { member.grants[read] != nil }
             let grant = member.grants[read]!

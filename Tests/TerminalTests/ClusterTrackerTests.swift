@@ -70,7 +70,20 @@ import UI
         #expect(tracker.takeEvents().isEmpty)
         old.term = 5
         old.role = .follower
-        tracker.heard([old], at: Self.at(220))
+        tracker.heard([old], at: Self.at(900))
+        #expect(tracker.takeEvents().isEmpty)
+    }
+
+    @Test func sampleTakenJustBeforeTheElectionTellsNoCandidacyAfterIt() {
+        var tracker = Self.playground()
+        tracker.heard(Self.event(2, .process(.running), 1))
+        tracker.heard(Self.event(2, .raft(role: .candidate, term: 2, leader: 0), 100))
+        tracker.heard(Self.event(2, .raft(role: .leader, term: 2, leader: 2), 110))
+        _ = tracker.takeEvents()
+        let old = NodeStatus(id: 2, process: .running, role: .candidate, term: 2, leader: 0, commitIndex: 9, appliedIndex: 9, lastIndex: 9, databaseBytes: 0,
+                             databaseInUseBytes: 0, revision: 3, fsyncP99Microseconds: nil, startedAtMilliseconds: 1, sampledAtMilliseconds: 2)
+        tracker.heard([old], at: Self.at(120))
+        #expect(tracker.state.leader?.name == "n2")
         #expect(tracker.takeEvents().isEmpty)
     }
 

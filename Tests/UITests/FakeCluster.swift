@@ -182,11 +182,11 @@ struct Session {
 
     mutating func tell(_ event: DataEvent) { act(.data(event)) }
 
-    /// Lets the time pass in steps of 50 ms, with ticks.
+    /// Lets the time pass in a few steps, with ticks.
     mutating func wait(_ milliseconds: Int64 = 200) {
         var left = milliseconds
         while left > 0 {
-            let step = min(50, left)
+            let step = min(max(50, milliseconds / 4), left)
             cluster.now = model.now.advanced(byMilliseconds: step)
             var queue = update(&model, .tick, at: cluster.now)
             while !queue.isEmpty { for answer in cluster.carryOut(queue.removeFirst()) { queue += update(&model, .data(answer), at: model.now) } }

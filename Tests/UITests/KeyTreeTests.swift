@@ -36,7 +36,7 @@ import Testing
 
     static func checkOrder(_ tree: KeyTree, _ note: String) {
         for (a, b) in zip(tree.rows, tree.rows.dropFirst()) {
-            #expect(a.path < b.path || (a.path == b.path && a.rank < b.rank), "\(note): \(a) before \(b)")
+            if !(a.path < b.path || (a.path == b.path && a.rank < b.rank)) { Issue.record("\(note): \(a) before \(b)") }
         }
     }
 
@@ -59,8 +59,7 @@ import Testing
             request.limit = limit
             var page = cluster.directory(request)
             page.request = issued
-            let isTaken = tree.insert(page)
-            #expect(isTaken)
+            if !tree.insert(page) { Issue.record("page dropped") }
         }
         Issue.record("loading does not end")
     }
@@ -168,8 +167,7 @@ import Testing
             let gap = tree.rows.lastIndex(where: { $0.isGap })!
             let request = tree.load(gap: gap, fromEnd: false)!
             let entries = (next..<next + request.limit).map { DirectoryEntry.key(KeySummary(key: key($0), createRevision: 1, modRevision: 1, version: 1)) }
-            let isTaken = tree.insert(DirectoryPage(request: request, entries: entries, isComplete: false, revision: 1))
-            #expect(isTaken)
+            if !tree.insert(DirectoryPage(request: request, entries: entries, isComplete: false, revision: 1)) { Issue.record("page dropped") }
             next += request.limit
             keep = tree.rows.count - 2
             keep -= tree.trim(around: keep)

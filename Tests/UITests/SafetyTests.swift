@@ -23,20 +23,20 @@ import Testing
         if let cursor = grid.cursor { #expect(cursor.column >= 0 && cursor.column < max(1, grid.size.columns) && cursor.row >= 0 && cursor.row < max(1, grid.size.rows), "\(note): cursor \(cursor)") }
         for row in 0..<grid.size.rows {
             for column in 0..<grid.size.columns where grid[column, row].isContinuation {
-                #expect(column > 0 && !grid[column - 1, row].isContinuation, "\(note): half a character at \(column),\(row)")
+                if column == 0 || grid[column - 1, row].isContinuation { Issue.record("\(note): half a character at \(column),\(row)") }
             }
         }
     }
 
     /// Keys, mouse, paste, data and resizes in any order: nothing traps, every frame is sound, read-only never writes.
-    @Test(arguments: [51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62] as [UInt64])
+    @Test(arguments: [51, 52, 53, 54, 55, 56] as [UInt64])
     func anythingAPersonDoesLeavesASoundScreen(seed: UInt64) {
         var random = Seeded(seed)
         let isReadOnly = seed % 2 == 0
         var session = Session(Size(columns: 100, rows: 30), kind: seed % 3 == 0 ? .attached : .playground, mode: [.readWrite, .ask, .readOnly].randomElement(using: &random)!, isReadOnly: isReadOnly, glyphs: seed % 5 == 0 ? .ascii : .unicode)
         let writesAllowed = session.model.mode != .readOnly
         session.tell(.cluster(session.model.cluster))
-        for step in 0..<700 {
+        for step in 0..<300 {
             session.act(Self.randomAction(&random, session.model.size))
             switch Int.random(in: 0..<12, using: &random) {
             case 0: session.act(.resized(Size(columns: Int.random(in: 80...220, using: &random), rows: Int.random(in: 24...70, using: &random))))
@@ -51,60 +51,55 @@ import Testing
                 }
                 if !isReadOnly, seed % 4 != 1 { state.mode = session.model.cluster.mode }
                 session.tell(.cluster(state))
-            case 4: session.wait(Int64.random(in: 1...3_000, using: &random))
+            case 4: session.wait(Int64.random(in: 1...800, using: &random))
             default: break
             }
-            if step % 7 == 0 { Self.check(session.model, "seed \(seed) step \(step)") }
+            if step % 10 == 0 { Self.check(session.model, "seed \(seed) step \(step)") }
         }
         if !writesAllowed {
-            for command in session.commands { #expect(!command.changesCluster, "seed \(seed): \(command)") }
+            for command in session.commands where command.changesCluster { Issue.record("seed \(seed): \(command)") }
         }
     }
 
     /// Every action of the catalogue, in every place, by key and by palette: with --read-only no write leaves.
-    @Test func readOnlyNeverEmitsAWrite() {
-        for kind in [ClusterState.Kind.playground, .attached] {
-            for place in 0..<7 {
-                for entry in Catalogue.entries {
-                    var session = Session(kind: kind, isReadOnly: true)
-                    session.tell(.cluster(session.model.cluster))
-                    switch place {
-                    case 1...3:
-                        session.press(KeyPress("2"))
-                        session.press(KeyPress(":"))
-                        session.type("go /app/web/cfg/flags\n")
-                        session.wait(300)
-                        for _ in 1..<place { session.press(.tab) }
-                    case 4, 5:
-                        session.press(KeyPress("3"), KeyPress("a"))
-                        session.type("\n")
-                        if place == 5 { session.press(.tab) }
-                    case 6:
-                        session.press(KeyPress("2"))
-                        session.wait(300)
-                        session.press(KeyPress(" "), KeyPress(" "))
-                    default: break
-                    }
-                    session.act(.key(entry.keys[0]))
-                    session.type("y")
-                    session.press(.enter)
-                    session.press(.escape)
-                    session.press(KeyPress(":"))
-                    session.type(entry.name)
-                    session.press(.enter)
-                    session.type("y\n")
-                    for command in session.commands { #expect(!command.changesCluster, "\(entry.name) in place \(place): \(command)") }
-                }
-            }
+    @Test(arguments: 0..<8)
+    func readOnlyNeverEmitsAWrite(place: Int) {
+        var base = Session(kind: place == 7 ? .attached : .playground, isReadOnly: true)
+        base.tell(.cluster(base.model.cluster))
+        switch place {
+        case 1...3:
+            base.press(KeyPress("2"), KeyPress(":"))
+            base.type("go /app/web/cfg/flags\n")
+            base.wait(300)
+            for _ in 1..<place { base.press(.tab) }
+        case 4, 5:
+            base.press(KeyPress("3"), KeyPress("a"))
+            base.type("\n")
+            if place == 5 { base.press(.tab) }
+        case 6:
+            base.press(KeyPress("2"))
+            base.wait(300)
+            base.press(KeyPress("j"), KeyPress(" "), KeyPress(" "))
+        default: break
+        }
+        for entry in Catalogue.entries {
+            var session = base
+            session.act(.key(entry.keys[0]))
+            session.type("y")
+            session.press(KeyPress(.enter), KeyPress(.escape), KeyPress(.escape), KeyPress(":"))
+            session.act(.paste(entry.name))
+            session.press(.enter)
+            session.type("y\n")
+            for command in session.commands where command.changesCluster { Issue.record("\(entry.name) in place \(place): \(command)") }
         }
     }
 
-    @Test(arguments: [71, 72, 73] as [UInt64])
+    @Test(arguments: [71, 72] as [UInt64])
     func everySizeRendersEveryScene(seed: UInt64) {
         var random = Seeded(seed)
         for scene in Scene.allCases {
             var session = Scene.play(scene, Size(columns: 80, rows: 24))
-            for _ in 0..<25 {
+            for _ in 0..<5 {
                 let size = Size(columns: Int.random(in: 80...220, using: &random), rows: Int.random(in: 24...70, using: &random))
                 session.act(.resized(size))
                 Self.check(session.model, "\(scene.rawValue) \(size) seed \(seed)")

@@ -44,7 +44,7 @@ enum Scene: String, CaseIterable {
             s.wait(400)
         case .edit:
             run(.keys, &s)
-            s.press(KeyPress("e"), KeyPress(.down), KeyPress(.down), KeyPress(.end), KeyPress(.backspace), KeyPress(.backspace))
+            s.press(KeyPress("e"), KeyPress(.down), KeyPress(.down), KeyPress(.end), KeyPress(.backspace), KeyPress(.backspace), KeyPress(.backspace))
             s.type("60,")
         case .conflict:
             run(.edit, &s)

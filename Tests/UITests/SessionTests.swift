@@ -292,6 +292,8 @@ import Testing
         session.act(.mouse(MouseEvent(kind: .leftPress, position: Position(column: tab.column + 2, row: tab.row))))
         #expect(session.model.screen == .keys)
         session.wait()
+        session.act(.mouse(MouseEvent(kind: .leftPress, position: Position(column: 5, row: 4))))
+        #expect(session.model.keys.selection == 1)
         session.act(.mouse(MouseEvent(kind: .leftPress, position: Position(column: 5, row: 3))))
         session.act(.mouse(MouseEvent(kind: .leftPress, position: Position(column: 5, row: 3))))
         session.wait()

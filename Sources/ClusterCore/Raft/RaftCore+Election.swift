@@ -237,9 +237,8 @@ extension RaftCore {
         rebuildPeers(now, &effects)
         appendFoundingConfiguration(now, &effects)
         appendEntry(.empty, [])
-        // Reads and commands that were on their way to a leader have found one.
-        appendCommands(follow.forwards)
-        follow.forwards = []
+        // Commands were given in an earlier term; their origin gives them again. Reads have found a leader.
+        refuseForwards(.leaderChanged, &effects)
         lead.waitingReads = follow.waiting.map(\.id)
         follow.waiting.removeAll()
     }

@@ -19,6 +19,8 @@ struct Following: Sendable {
     var nextForwardID: UInt64 = 0
     /// Commands for the leader, sent as one message at flush.
     var forwards: [[UInt8]] = []
+    /// The term in which they were proposed; they are not passed on in another one.
+    var forwardTerm = Term.zero
     /// The newest read round this process ever started: numbers are never used again.
     var lastRound: UInt64 = 0
 
@@ -118,17 +120,21 @@ extension RaftCore {
 
     // MARK: Follower
 
+    mutating func refuseForwards(_ reason: RaftRefusal, _ effects: inout [RaftEffect]) {
+        guard !follow.forwards.isEmpty else { return }
+        effects.append(.proposalRefused(payloads: follow.forwards, reason))
+        follow.forwards = []
+    }
+
     /// Sends what waited for this flush: one message of commands, one question for all reads.
     mutating func sendForwarded(_ now: Instant, _ effects: inout [RaftEffect]) {
         guard leader != .none else {
-            if !follow.forwards.isEmpty {
-                effects.append(.proposalRefused(payloads: follow.forwards, .noLeader))
-                follow.forwards = []
-            }
+            refuseForwards(.noLeader, &effects)
             return
         }
+        if follow.forwardTerm != term { refuseForwards(.leaderChanged, &effects) }
         if !follow.forwards.isEmpty {
-            effects.append(.send(Message(from: id, to: leader, term: .zero, body: .forward(payloads: follow.forwards))))
+            send(.forward(payloads: follow.forwards), to: leader, &effects)
             follow.forwards = []
         }
         guard follow.question == nil, !follow.waiting.isEmpty else { return }

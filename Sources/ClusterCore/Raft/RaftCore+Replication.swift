@@ -56,6 +56,7 @@ extension RaftCore {
                 appendCommands(payloads)
             }
         } else if options.forwardsProposals && role == .follower && leader != .none {
+            if follow.forwards.isEmpty { follow.forwardTerm = term }
             follow.forwards.append(contentsOf: payloads)
         } else {
             effects.append(.proposalRefused(payloads: payloads, .noLeader))

@@ -229,8 +229,10 @@ public struct RaftCore: Sendable {
         case .voteReply(let granted, let isPreVote, let refusal):
             return onVoteReply(message, granted: granted, isPreVote: isPreVote, refusal: refusal, now, &effects)
         case .forward(let payloads):
-            // Nobody waits for an answer here: the origin has its own timeouts. Not leader (any more): dropped.
-            if role == .leader, refusalOfProposal(payloads) == nil { appendCommands(payloads) }
+            // Nobody waits for an answer here: the origin has its own timeouts. Not leader (any more), or forwarded in another
+            // term: dropped. The term is a promise to the origin: what it forwarded in term t is in the log with term t or
+            // nowhere, so that it may propose it again once an entry of a later term is applied.
+            if role == .leader, message.term == term, refusalOfProposal(payloads) == nil { appendCommands(payloads) }
             return
         case .requestReadIndex(let read):
             if message.term > term { becomeFollower(term: message.term, leader: .none, .higherTerm, now, &effects) }

@@ -153,7 +153,7 @@ public struct ReadRound: Hashable, Comparable, Sendable {
 public struct Message: Hashable, Sendable {
     public var from: MemberID
     public var to: MemberID
-    /// The sender's term; for pre-votes the term it would campaign in. Zero for messages that carry none (forwarded work).
+    /// The sender's term; for pre-votes the term it would campaign in.
     public var term: Term
     public var body: Body
 
@@ -179,7 +179,7 @@ public struct Message: Hashable, Sendable {
         case readIndexReply(id: ReadID, index: LogIndex)
         /// The leader could not confirm the read (stepped down, no commit in its term yet): ask again.
         case readIndexRefused(id: ReadID)
-        /// Commands that a follower passes on.
+        /// Commands that a follower passes on. Taken only in the term that the message names.
         case forward(payloads: [[UInt8]])
     }
     public init(from: MemberID, to: MemberID, term: Term, body: Body) {

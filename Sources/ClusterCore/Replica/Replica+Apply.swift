@@ -62,7 +62,9 @@ extension Replica {
             }
             switch entry.kind {
             case .empty: break
-            case .configuration: configurationApplied(into: &effects)
+            case .configuration:
+                appliedConfiguration = appliedConfiguration.applying(entryPayload: entry.payload)
+                effects.notes.append(.membershipChanged(membership))
             case .command:
                 counters.proposalsApplied += 1
                 // Returned, not thrown: a typed throw through this closure crashes the 6.3 compiler.
@@ -352,10 +354,6 @@ extension Replica {
               me.name != options.name || me.clientURLs != options.clientURLs else { return }
         nextPublish = now + options.requestTimeout
         enqueue(.memberAttributes, MemberAttributes(member: id, name: options.name, clientURLs: options.clientURLs).encoded(), nil, at: now)
-    }
-
-    private func configurationApplied(into effects: inout ReplicaEffects) {
-        effects.notes.append(.membershipChanged(membership))
     }
 }
 

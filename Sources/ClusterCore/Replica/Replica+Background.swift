@@ -73,7 +73,7 @@ extension Replica {
         var batch = smallChanges
         smallChanges = BackendBatch()
         let storeToken = store.takeBatch(into: &batch)
-        ReplicaState.writeMeta(applied: applied, configuration: raft.configuration, into: &batch)
+        ReplicaState.writeMeta(applied: applied, configuration: appliedConfiguration, into: &batch)
         let token = BackendCommitToken(rawValue: nextBackendToken)
         nextBackendToken += 1
         backendCommitInFlight = (token, storeToken, applied.index)
@@ -110,7 +110,7 @@ extension Replica {
     // MARK: Snapshots
 
     /// Whether a streamed snapshot at this position would take the member forward.
-    public func wants(_ snapshot: SnapshotMetadata) -> Bool { snapshot.position.index > raft.commit }
+    public func wants(_ snapshot: SnapshotMetadata) -> Bool { raft.wantsSnapshot(at: snapshot.position.index) }
 
     /// The streamed state is durable under the backend's name and loaded: it replaces store, leases and membership. Watchers go
     /// on from where they were; if their history is gone they learn it. Call while no commit is in flight.
@@ -123,6 +123,7 @@ extension Replica {
         leases = state.leases
         membership = state.membership
         alarms = state.alarms
+        appliedConfiguration = snapshot.configuration
         applied = snapshot.position
         written = snapshot.position.index
         compactedThrough = snapshot.position.index

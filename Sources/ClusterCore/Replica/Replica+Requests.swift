@@ -116,6 +116,7 @@ extension Replica {
             guard let number = payload.withUnsafeBytes({ (try? Command.decodeHeader($0))?.number }), proposals[number] != nil else { continue }
             switch reason {
             case .noLeader, .transferring, .leaderChanged, .configurationPending:
+                proposals[number]!.term = .zero
                 unproposed.append(number)
                 unproposedBytes += payload.count
             case .tooManyUncommitted:

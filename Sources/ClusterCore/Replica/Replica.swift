@@ -24,6 +24,8 @@ public final class Replica {
     var alarms: [Alarm]
     var generator: SeededGenerator
 
+    /// The configuration as of `applied`; consensus itself goes by the one in its log. Written together with `applied`.
+    var appliedConfiguration: Configuration
     /// The last entry whose effect is in the store.
     public internal(set) var applied: LogPosition
     /// What the backend holds durably.
@@ -139,6 +141,7 @@ public final class Replica {
         leases = state.leases
         membership = state.membership
         alarms = state.alarms
+        appliedConfiguration = state.configuration
         applied = state.applied
         written = state.applied.index
         compactedThrough = restart.start.index

@@ -167,6 +167,8 @@ public final class Node: @unchecked Sendable {
         try await loop.submit {
             peers.setPeers(peerAddresses)
             driver.start()
+            // Nobody else could be leader, so there is nothing to wait for.
+            if state.configuration.voters == [own], !state.configuration.isJoint { driver.post(.campaign) }
         }.get()
         logger.info("serving", metadata: ["id": "\(own)", "cluster": "\(cluster)", "clients": "\(configuration.listenClientURLs.map(\.description))",
                                           "peers": "\(configuration.listenPeerURLs.map(\.description))", "new": "\(opened.value.isNew)"])

@@ -121,7 +121,8 @@ struct NodeFiles {
             start = applied
             entries = []
         }
-        return RaftRestart(hardState: recovered.hardState, configuration: state.configuration, start: start, entries: entries, applied: applied.index)
+        return RaftRestart(hardState: recovered.hardState, configuration: state.configuration, start: start, entries: entries, applied: applied.index,
+                           appliedTerm: applied.term)
     }
 
     func removeStore(_ number: UInt64) {

@@ -231,8 +231,8 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
             case .roleChanged, .leaderChanged, .elected, .steppedDown: publishedNeedsUpdate = true
             default: break
             }
-            let quiet = { if case .voteReceived = note { true } else { false } }()
-            logger.log(level: quiet ? .debug : .info, "raft", metadata: ["note": "\(note)", "term": "\(replica.term.rawValue)"])
+            let (level, text) = Self.describe(note)
+            logger.log(level: level, "\(text)", metadata: ["term": "\(replica.term.rawValue)"])
         case .membershipChanged(let membership):
             publishedNeedsUpdate = true
             logger.info("membership changed", metadata: ["members": "\(membership.members.map { "\($0.id) \($0.name)" })"])
@@ -241,6 +241,30 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         case .leaseExpired(let lease, let keys): logger.debug("lease expired", metadata: ["lease": "\(String(lease.rawValue, radix: 16))", "keys": "\(keys)"])
         case .snapshotInstalled(let position): logger.info("snapshot installed", metadata: ["index": "\(position.index.rawValue)"])
         case .cannotApply: break
+        }
+    }
+
+    private static func describe(_ note: RaftNote) -> (Logger.Level, String) {
+        switch note {
+        case .roleChanged(let role, let term, let leader): (.info, "became \(role) in term \(term.rawValue), leader \(leader)")
+        case .leaderChanged(let leader, let term):
+            (.info, leader == .none ? "lost the leader of term \(term.rawValue)" : "\(leader) leads term \(term.rawValue)")
+        case .electionTimeout(let after): (.info, "no leader heard of for \(after.milliseconds) ms")
+        case .preVoteAsked(let term): (.info, "asking for pre-votes of term \(term.rawValue)")
+        case .voteAsked(let term): (.info, "asking for votes of term \(term.rawValue)")
+        case .voteCast(let candidate, let term, let isPreVote): (.info, "\(isPreVote ? "pre-vote" : "vote") for \(candidate) in term \(term.rawValue)")
+        case .voteRefused(let candidate, let term, let isPreVote, let reason):
+            (.info, "\(isPreVote ? "pre-vote" : "vote") refused to \(candidate) in term \(term.rawValue): \(reason)")
+        case .voteReceived(let voter, let granted, let isPreVote, let term):
+            (.debug, "\(voter) \(granted ? "granted" : "refused") its \(isPreVote ? "pre-vote" : "vote") of term \(term.rawValue)")
+        case .elected(let term, let votes, let voters): (.info, "elected in term \(term.rawValue) by \(votes) of \(voters)")
+        case .steppedDown(let term, let reason): (.warning, "stepped down from term \(term.rawValue): \(reason)")
+        case .firstCommit(let term, let index): (.info, "first commit of term \(term.rawValue) at entry \(index.rawValue)")
+        case .configurationChanged(let configuration): (.info, "voters \(configuration.voters), learners \(configuration.learners)")
+        case .transferStarted(let heir): (.info, "handing leadership to \(heir)")
+        case .transferAborted(let heir): (.warning, "\(heir) did not take leadership over")
+        case .messageRefused(let peer, let fault): (.warning, "a message from \(peer) was ignored: \(fault)")
+        case .snapshotNeeded(let peer): (.info, "\(peer) is behind the log and gets a snapshot")
         }
     }
 

@@ -35,6 +35,8 @@ struct ClusterTracker {
     private var awaited: [UInt64: (event: ClusterEvent, gapStart: Moment?)] = [:]
     private var failures: [UInt64: Int] = [:]
     private var downSince: [UInt64: Moment] = [:]
+    /// When a member last told its role itself. Samples are published from time to time and may be older than that.
+    private var lastNews: [UInt64: Moment] = [:]
     /// What the person did, so that its effect is told as theirs.
     private var ownDoing: Set<UInt64> = []
 
@@ -43,6 +45,7 @@ struct ClusterTracker {
         unstableUntil = now.advanced(byMilliseconds: 5_000)
     }
 
+    private static let sampleLagMilliseconds: Int64 = 500
     /// How long after anything of note the cluster is polled quickly.
     private static let unrestMilliseconds: Int64 = 5_000
 
@@ -185,10 +188,12 @@ struct ClusterTracker {
             state.revision = max(state.revision ?? 0, status.revision)
             if status.sampledAtMilliseconds > 0 { state.members[index].sampledAt = Moment(milliseconds: status.sampledAtMilliseconds) }
             state.members[index].startedAt = status.startedAtMilliseconds > 0 ? Moment(milliseconds: status.startedAtMilliseconds) : nil
-            state.members[index].dbSizeBytes = status.databaseBytes
-            state.members[index].dbSizeInUseBytes = status.databaseInUseBytes
+            // A dead node has no figures; the size of its database stays as it was.
+            if status.databaseBytes > 0 {
+                state.members[index].dbSizeBytes = status.databaseBytes
+                state.members[index].dbSizeInUseBytes = status.databaseInUseBytes
+            }
             state.members[index].fsyncMicroseconds = status.fsyncP99Microseconds
-            // The figures of a dead node are its last ones: kept for the database size, not shown as living progress.
             guard isRunning(status.process) else {
                 process(status.process, index, at: now)
                 state.members[index].commit = nil
@@ -200,6 +205,7 @@ struct ClusterTracker {
             state.members[index].commit = status.commitIndex
             state.members[index].applied = status.appliedIndex
             state.members[index].lastIndex = status.lastIndex
+            if let news = lastNews[status.id], now - news < ClusterTracker.sampleLagMilliseconds { continue }
             raft(index, role: status.role, term: status.term, at: now)
         }
     }
@@ -216,7 +222,9 @@ struct ClusterTracker {
         let at = Moment(milliseconds: event.atMilliseconds)
         switch event.kind {
         case .process(let process): self.process(process, index, at: at)
-        case .raft(let role, let term, _): raft(index, role: role, term: term, at: at)
+        case .raft(let role, let term, _):
+            lastNews[event.node] = max(lastNews[event.node] ?? at, at)
+            raft(index, role: role, term: term, at: at)
         case .firstCommit(let term): firstCommit(term, at: at)
         case .lastCommit(let term, let milliseconds): lastCommit[term] = Moment(milliseconds: milliseconds)
         case .log: break

@@ -56,13 +56,14 @@ final class ConsoleLoop {
         var descriptors = [STDIN_FILENO, mailbox.descriptor, signals.descriptor]
         let ready = qd_wait(&descriptors, 3, timeoutNanoseconds())
         handleSignals()
+        var hasRead = false
         if ready & 1 != 0 {
             var events: [TerminalEvent] = []
-            terminal.readEvents(into: &events)
+            hasRead = terminal.readEvents(into: &events)
             for event in events { handle(event) }
-        } else if ready >> QD_HUNG_UP_SHIFT & 1 != 0 {
-            end = end ?? .signal(.hangUp) // the window was closed
         }
+        // The window was closed. (A terminal without its other end counts as readable too, but gives nothing.)
+        if !hasRead, ready >> QD_HUNG_UP_SHIFT & 1 != 0 { end = end ?? .signal(.hangUp) }
         if ready & 2 != 0 {
             for event in mailbox.take() { apply(.data(event)) }
         }

@@ -132,8 +132,12 @@ final class EmbeddedNodeHost: NodeHost, @unchecked Sendable {
     }
 
     func restart(_ id: UInt64) async throws {
-        await cluster.node(MemberID(id))?.stop()
         set(id, .starting)
+        if let node = cluster.node(MemberID(id)) {
+            await node.stop()
+            // The cluster forgets a node when its end is announced, which may be a moment after `stop` returned.
+            _ = try? await node.ended.get()
+        }
         do {
             try await cluster.start(MemberID(id))
         } catch {

@@ -42,10 +42,8 @@ struct ThemeLibrary: Sendable {
             guard let data = FileManager.default.contents(atPath: path) else { continue }
             do {
                 return .success(try ThemeLibrary.parse(String(decoding: data, as: UTF8.self), name: name))
-            } catch let failure as ThemeFailure {
-                return .failure(ThemeFailure(description: "\(Paths.abbreviated(path)): \(failure.description)"))
             } catch {
-                return .failure(ThemeFailure(description: "\(Paths.abbreviated(path)): \(error)"))
+                return .failure(ThemeFailure(description: "\(Paths.abbreviated(path)): \(error.description)"))
             }
         }
         if name == Theme.quarterdeckDark.name { return .success(.quarterdeckDark) }
@@ -78,15 +76,12 @@ struct ThemeLibrary: Sendable {
             }
             return result
         }
+        let palette = try table("palette"), slots = try table("slots")
         let gradients = try table("gradients").merging(try table("gradient")) { a, _ in a }
         do {
-            return try Theme(name: name, base: base, palette: try table("palette"), slots: try table("slots"), gradients: gradients)
-        } catch let invalid as Theme.Invalid {
-            throw ThemeFailure(description: invalid.problems.joined(separator: "; "))
-        } catch let failure as ThemeFailure {
-            throw failure
+            return try Theme(name: name, base: base, palette: palette, slots: slots, gradients: gradients)
         } catch {
-            throw ThemeFailure(description: "\(error)")
+            throw ThemeFailure(description: error.problems.joined(separator: "; "))
         }
     }
 }

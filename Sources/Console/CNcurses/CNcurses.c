@@ -451,8 +451,13 @@ uint32_t qd_wait(const int *descriptors, int count, int64_t timeout_ns) {
     struct timespec limit = {.tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000};
     int ready = ppoll(polled, (nfds_t)count, timeout_ns < 0 ? NULL : &limit, &wait_mask);
     uint32_t bits = 0;
-    // An interrupted wait leaves the answer to the signal pipe, which is readable by now.
-    if (ready < 0) {
+    if (ready != 0) {
+        // Where something is readable at once, ppoll leaves pending signals pending: a terminal that is always readable (its other end
+        // is gone, or a paste pours in) would keep them out for ever. This lets them in.
+        sigset_t blocked;
+        pthread_sigmask(SIG_SETMASK, &wait_mask, &blocked);
+        pthread_sigmask(SIG_SETMASK, &blocked, NULL);
+        // And what an interrupted wait left undone; the signal pipe is readable by now.
         ready = poll(polled, (nfds_t)count, 0);
     }
     for (int i = 0; i < count && ready > 0; i++) {

@@ -74,6 +74,12 @@ struct HistoryPane: Hashable, Sendable {
     static let limit = 20
 }
 
+/// A key that is looked for and was not there.
+struct RevealMiss: Hashable, Sendable {
+    var key: KeyBytes
+    var since: Moment
+}
+
 /// State of the Keys view.
 struct KeysState: Hashable, Sendable {
     var tree: KeyTree
@@ -93,6 +99,8 @@ struct KeysState: Hashable, Sendable {
     var marks: [KeyBytes] = []
     /// A key that is being opened directory by directory.
     var reveal: KeyBytes?
+    /// Since when it is not where it should be: our own write may be told before the watch tells it.
+    var revealMissing: RevealMiss?
     /// Go to the last row when it has been loaded.
     var wantsBottom = false
     /// The value of the selected row is asked for when the selection has rested.

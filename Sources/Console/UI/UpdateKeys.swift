@@ -87,6 +87,10 @@ extension Model {
                 keys.selection = found
                 if !isDirectory || path == target {
                     keys.reveal = nil
+                    keys.revealMissing = nil
+                    // What is around it is worth seeing too.
+                    let visible = treeRows
+                    if found < keys.scroll || found >= keys.scroll + visible { keys.scroll = max(0, found - visible / 3) }
                     return
                 }
                 keys.tree.expand(found)
@@ -96,7 +100,12 @@ extension Model {
             // Not loaded yet: is it in a gap?
             let place = keys.tree.position(of: path, rank: 2) - 1
             guard place >= 0, case .gap(let gap) = keys.tree.rows[place].kind, gap.prefix == prefix, gap.failure == nil, gap.before.map({ path < $0 }) ?? true else {
-                keys.reveal = nil
+                if keys.revealMissing?.key != target { keys.revealMissing = RevealMiss(key: target, since: now) }
+                if let since = keys.revealMissing?.since, now - since > 1_000 {
+                    keys.reveal = nil
+                    keys.revealMissing = nil
+                    say("\(Format.fittedTail(Format.text(target), 40)) is not there", .dim)
+                }
                 return
             }
             if gap.loading == nil {

@@ -55,6 +55,7 @@ public final class ClientListener: Sendable {
             return ClientListener(server: server, loops: loops, numbers: numbers)
         } catch {
             for loop in loops { try? await loop.eventLoop.submit { loop.retire() }.get() }
+            numbers.giveBack()
             throw error
         }
     }

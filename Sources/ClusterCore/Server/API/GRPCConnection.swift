@@ -23,6 +23,7 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
     var needsFlush = false
     private var output = ByteBuffer()
     private var isWriting = false
+    private var isClosing = false
 
     /// About the bytes of answers that have not left: never too low for long, corrected when it matters.
     private var queuedBytes = 0
@@ -48,6 +49,7 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
 
     func handlerAdded(context: ChannelHandlerContext) {
         self.context = context
+        loop.refreshStatus()
         output = context.channel.allocator.buffer(capacity: 4_096)
     }
 
@@ -62,7 +64,7 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
         } catch {
             loop.logger.debug("client connection ended", metadata: ["reason": "\(error)"])
             flush()
-            context.close(promise: nil)
+            closeAfterWrites()
         }
         if partialBytes > loop.bounds.maxPartialRequestBytes { checkPartialRequests() }
     }
@@ -113,7 +115,7 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
     /// Writes what the session has, as far as the socket takes it.
     func flush() {
         needsFlush = false
-        guard !isWriting, !loop.isPaused, let context, let session else { return }
+        guard !isWriting, !isClosing, !loop.isPaused, let context, let session else { return }
         isWriting = true
         let chunk = loop.bounds.writeChunkBytes
         do throws(ProtocolFault) {
@@ -130,19 +132,25 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
                 if count < chunk { break }
             }
         } catch {
-            context.close(promise: nil)
+            closeAfterWrites()
         }
         isWriting = false
         // A buffer that was large once is not kept for ever.
         if output.capacity > 2 * chunk { output = context.channel.allocator.buffer(capacity: 4_096) }
         if !watchesToSettle.isEmpty { settleWatches() }
         if isClogged { unclog() }
-        if session.isFinished {
-            context.close(promise: nil)
-        } else if loop.isDraining, session.openStreams == 0, !session.wantsWrite {
-            // The last call has ended and its answer has left.
-            context.close(promise: nil)
-        }
+        // On a draining loop: the last call has ended and its answer has been handed to the channel.
+        if session.isFinished || loop.isDraining && session.openStreams == 0 && !session.wantsWrite { closeAfterWrites() }
+    }
+
+    /// Closes once the channel has passed on everything that was written before.
+    private func closeAfterWrites() {
+        guard !isClosing, let context else { return }
+        isClosing = true
+        let channel = context.channel
+        let promise = context.eventLoop.makePromise(of: Void.self)
+        promise.futureResult.whenComplete { _ in channel.close(promise: nil) }
+        context.writeAndFlush(wrapOutboundOut(ByteBuffer()), promise: promise)
     }
 
     // MARK: Answers

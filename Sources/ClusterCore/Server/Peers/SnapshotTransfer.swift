@@ -14,6 +14,8 @@ import Store
 final class SnapshotSender: @unchecked Sendable {
     // @unchecked: immutable but for `thread`'s own locals.
     static let chunkBytes = 1 << 20
+    /// Without a byte in either direction for this long the transfer is given up; loading a large store takes seconds.
+    static let stallTimeout = TimeAmount.seconds(60)
     private let identity: NodeIdentity
     private let loop: any EventLoop
     private let links: any LinkPolicy
@@ -58,7 +60,11 @@ final class SnapshotSender: @unchecked Sendable {
         let channel = try ClientBootstrap(group: loop)
             .connectTimeout(.seconds(2))
             .channelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(SnapshotAnswer(answer)) }
+                channel.eventLoop.makeCompletedFuture {
+                    // A peer that stands still must not hold the leader's only stream to it for ever.
+                    try channel.pipeline.syncOperations.addHandler(IdleStateHandler(allTimeout: SnapshotSender.stallTimeout))
+                    try channel.pipeline.syncOperations.addHandler(SnapshotAnswer(answer))
+                }
             }
             .connect(host: peer.host, port: peer.port).wait()
         defer { channel.close(promise: nil) }
@@ -126,6 +132,11 @@ private final class SnapshotAnswer: ChannelInboundHandler {
     }
     func channelInactive(context: ChannelHandlerContext) { end(.failure(SnapshotSender.Refused(description: "the peer closed the connection"))) }
     func errorCaught(context: ChannelHandlerContext, error: any Error) { end(.failure(error)) }
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        guard event is IdleStateHandler.IdleStateEvent else { return context.fireUserInboundEventTriggered(event) }
+        end(.failure(SnapshotSender.Refused(description: "the peer stands still")))
+        context.close(promise: nil)
+    }
     private func end(_ result: Result<Void, any Error>) {
         promise?.completeWith(result)
         promise = nil

@@ -20,6 +20,7 @@ final class ClusterMonitor: Sendable {
         var onMemberLost: @Sendable (UInt64) -> Void = { _ in }
         var lostAt: [UInt64: Moment] = [:]
         var countedAtRevision: Int64?
+        var countDue = Moment(milliseconds: 0)
     }
 
     /// Four times a second while something happens, once a second else.
@@ -137,6 +138,7 @@ final class ClusterMonitor: Sendable {
                     await readSlowFacts()
                 }
             }
+            await countKeys()
             updateConnection()
             await nap(milliseconds: period())
         }
@@ -193,11 +195,6 @@ final class ClusterMonitor: Sendable {
 
     private func readSlowFacts() async {
         let alarms = try? await client.alarms(options: CallOptions(timeout: .seconds(2)))
-        let (revision, counted) = state.withLock { ($0.tracker.state.revision, $0.countedAtRevision) }
-        var count: Int64?
-        if revision == nil || revision != counted {
-            count = try? await client.range(RangeQuery(.prefix(Key([])), isSerializable: true, countOnly: true), options: CallOptions(timeout: .seconds(2))).count
-        }
         state.withLock { state in
             if let alarms {
                 state.tracker.setAlarms(alarms.map { alarm in
@@ -209,10 +206,27 @@ final class ClusterMonitor: Sendable {
                     return ClusterState.Alarm(member: state.tracker.name(alarm.member.rawValue), kind: kind)
                 }, at: Clock.now())
             }
-            if let count {
-                state.tracker.setKeyCount(count)
-                state.countedAtRevision = revision
-            }
+            publish(&state)
+        }
+    }
+
+    /// All keys, where the revision says that there may be others now. What a server needs for it grows with the keys (etcd walks its
+    /// index), so that it is asked for a hundredth of the time at most.
+    private func countKeys() async {
+        let (revision, isDue) = state.withLock { state in
+            (state.tracker.state.revision, state.lastAnswer != nil && state.tracker.state.revision != state.countedAtRevision && state.countDue <= Clock.now())
+        }
+        guard isDue else { return }
+        let start = Clock.monotonicNanoseconds()
+        let query = RangeQuery(.prefix(Key([])), isSerializable: true, countOnly: true)
+        let count = try? await client.range(query, options: CallOptions(timeout: .seconds(2))).count
+        let tookMilliseconds = Int64(Clock.microseconds(since: start) / 1_000)
+        state.withLock { state in
+            // Without the right to read everything there is no number; asking again and again would not bring it.
+            state.countDue = Clock.now().advanced(byMilliseconds: count == nil ? 30_000 : max(1_000, tookMilliseconds * 100))
+            guard let count else { return }
+            state.countedAtRevision = revision
+            state.tracker.setKeyCount(count)
             publish(&state)
         }
     }

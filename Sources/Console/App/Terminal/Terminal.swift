@@ -113,16 +113,19 @@ final class Terminal: CellSink {
 
     // MARK: Input
 
-    /// Everything that has been typed since the last call. Never waits (but for the Escape delay after a lone Escape).
-    func readEvents(into events: inout [TerminalEvent]) {
+    /// Everything that has been typed since the last call. Never waits (but for the Escape delay after a lone Escape). False when the
+    /// terminal gave nothing at all.
+    func readEvents(into events: inout [TerminalEvent]) -> Bool {
         var found: [TerminalEvent] = []
         var value: UInt32 = 0
+        var isEmpty = true
         reading: while true {
             switch Int(qd_next_input(&value)) {
             case QD_INPUT_CHARACTER: decoder.feed(.character(value), into: &found)
             case QD_INPUT_KEY: decoder.feed(.key(value), into: &found)
             default: break reading
             }
+            isEmpty = false
         }
         decoder.feed(.pause, into: &found)
         for event in found {
@@ -132,6 +135,7 @@ final class Terminal: CellSink {
                 events.append(event)
             }
         }
+        return !isEmpty
     }
 
     /// The window's size now, if it changed; ncurses has been told and repaints with the next frame.
