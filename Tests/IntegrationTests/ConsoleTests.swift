@@ -1,292 +1,322 @@
-import Base
 import Client
 import Foundation
 import Testing
 
-/// The console as a person has it: the real program in a terminal, with real nodes. Each test has ports and directories of its own.
-@Suite(.serialized) struct ConsoleTests {
-    /// Starts a playground and waits for its first leader.
-    private static func playground(nodes: Int = 3, port: Int, columns: Int = 120, rows: Int = 36, environment: [String: String] = [:],
-                                   arguments: [String] = []) throws -> (PseudoTerminal, lineModes: String, directory: String) {
-        let directory = NSTemporaryDirectory() + "qd-console-\(UUID().uuidString)"
-        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
-        var all = ["TMPDIR": directory, "XDG_STATE_HOME": directory + "/state", "XDG_CONFIG_HOME": directory + "/config"]
-        all.merge(environment) { $1 }
-        let command = [Product.path(), "playground", "--nodes", "\(nodes)", "--base-port", "\(port)"] + arguments
-        let terminal = try PseudoTerminal(command, environment: all, columns: columns, rows: rows, directory: directory)
-        let modes = terminal.untouchedLineModes
-        return (terminal, modes, directory)
+extension Integration {
+    /// The program as a person meets it: in a terminal, with keys and a screen.
+    @Suite(.serialized) struct ConsoleTests {}
+}
+
+/// The console on a cluster that it starts itself, with a temporary directory of the test's own to look into.
+struct PlaygroundConsole {
+    let terminal: PseudoTerminal
+    let modesBefore: String
+    let basePort: Int
+    let nodeCount: Int
+    let temporary: String
+    let scratch: Scratch
+
+    init(nodes: Int, basePort givenPort: Int? = nil, more: [String] = [], environment: [String: String] = [:], columns: Int = 120, rows: Int = 36) throws {
+        scratch = try Scratch()
+        temporary = scratch.file("tmp")
+        try FileManager.default.createDirectory(atPath: temporary, withIntermediateDirectories: true)
+        basePort = try givenPort ?? Ports.base(nodes)
+        nodeCount = nodes
+        terminal = try PseudoTerminal([quarterdeck, "playground", "--nodes", "\(nodes)", "--base-port", "\(basePort)"] + more,
+                                      environment: ["TMPDIR": temporary, "HOME": scratch.path].merging(environment) { $1 }, columns: columns, rows: rows)
+        modesBefore = terminal.lineModes
     }
 
-    private static func client(port: Int, nodes: Int = 3) throws -> EtcdClient {
-        try EtcdClient(endpoints: (0..<nodes).map { "127.0.0.1:\(port + 10 * $0)" })
+    var endpoints: [String] { (0..<nodeCount).map { "127.0.0.1:\(basePort + 10 * $0)" } }
+    var etcdctl: Etcdctl { Etcdctl(endpoints, scratch) }
+    var dataDirectories: [String] { ((try? FileManager.default.contentsOfDirectory(atPath: temporary)) ?? []).filter { $0.hasPrefix("quarterdeck-") } }
+    var freePorts: [Int] { (0..<nodeCount).flatMap { [basePort + 10 * $0, basePort + 10 * $0 + 1] }.filter { Ports.isFree($0) } }
+
+    /// Waits until the console has ended, and looks at what it left.
+    func expectEnd(status: Int32, _ location: SourceLocation = #_sourceLocation) throws {
+        #expect(try terminal.waitForExit(seconds: 20) == status, sourceLocation: location)
+        #expect(terminal.whatIsNotRestored(since: modesBefore) == nil, sourceLocation: location)
+        #expect(dataDirectories == [], "the nodes' data are left behind", sourceLocation: location)
+        #expect(freePorts.count == 2 * nodeCount, "ports are still taken", sourceLocation: location)
+    }
+}
+
+extension VirtualScreen {
+    func line(with text: String) -> String? { lines.first { $0.contains(text) } }
+    /// The row of the node table that leads: its name.
+    var leaderRow: String? {
+        line(with: "♛ LEADER").flatMap { $0.split(whereSeparator: { " ┃│▸".contains($0) }).first.map(String.init) }
+    }
+}
+
+extension Integration.ConsoleTests {
+    /// Selects a key through the command palette.
+    private func goTo(_ key: String, value: String, _ terminal: PseudoTerminal) throws {
+        terminal.send(":")
+        try terminal.wait(for: "Command")
+        terminal.send("go \(key)")
+        try terminal.wait(for: "▸ go \(key)")
+        terminal.send(.enter)
+        try terminal.wait("\(key) selected and its value") { $0.lines.contains { $0.contains("▸") && $0.contains(key) } && $0.text.contains("─ \(key) ─") && $0.text.contains(value) }
     }
 
-    /// The number behind "♛ n" in the header.
-    private static func leader(_ screen: VirtualScreen) -> String? {
-        guard let header = screen.lines.first, let crown = header.range(of: "♛ n") else { return nil }
-        return "n" + header[crown.upperBound...].prefix { $0.isNumber }
-    }
+    @Test(.enabled(if: EtcdTools.isWanted, EtcdTools.advice)) func aSessionFromTheFirstScreenToQuit() async throws {
+        let console = try PlaygroundConsole(nodes: 3)
+        let terminal = console.terminal
+        let ctl = console.etcdctl
 
-    private static func quit(_ terminal: PseudoTerminal) throws -> Int32 {
-        terminal.send(.controlC)
-        try terminal.wait(for: "Quit?")
-        terminal.send("y")
-        return try terminal.waitForExit()
-    }
-
-    private static func leftOvers(in directory: String) -> [String] {
-        ((try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []).filter { $0.hasPrefix("quarterdeck") }
-    }
-
-    @Test(.timeLimit(.minutes(3))) func electsShowsForeignWritesEditsAndQuitsWithTheTerminalAsItWas() async throws {
-        let port = 41_000
-        let (terminal, modes, directory) = try Self.playground(port: port)
-        defer { try? FileManager.default.removeItem(atPath: directory) }
-        try terminal.wait("leader", seconds: 30) { Self.leader($0) != nil }
-        try terminal.wait(for: "elected")
+        // Three nodes elect a leader; the screen shows it.
+        try terminal.wait("a leader", seconds: 30) { $0.leaderRow != nil && $0.text.contains("3/3") }
         #expect(terminal.screen.modes.contains(1049))
-        #expect(!Self.leftOvers(in: directory).isEmpty, "the nodes' data must be in the temporary directory")
+        #expect(console.dataDirectories.count == 1)
 
-        let client = try Self.client(port: port)
+        // A key put from outside appears while one looks.
         terminal.send("2")
-        try terminal.wait(for: "no keys yet")
-        // Somebody else writes: it appears by itself.
-        try await client.put("greeting", "hello")
-        try terminal.wait(for: "greeting")
-        terminal.send(.home)
-        try terminal.wait(for: "hello")
-        try await client.put("greeting", "hello again")
+        try terminal.wait(for: "[2 Keys]")
+        try await ctl("put", "greeting", "hello")
+        try terminal.wait("the new key") { $0.line(with: "greeting") != nil }
+        terminal.send("g")
+        try terminal.wait("the value of the selected key") { $0.line(with: "greeting")?.contains("▸") == true && $0.text.contains("hello") }
+        try await ctl("put", "greeting", "hello again")
         try terminal.wait(for: "hello again")
 
-        // Edit in place: everything out, something else in, ^S.
+        // Edited here, read back there.
         terminal.send("e")
-        try terminal.wait(for: "Edit")
+        try terminal.wait(for: "Edit greeting")
         terminal.send(.end)
         terminal.send(", world")
         try terminal.wait(for: "hello again, world")
         terminal.send(.controlS)
-        try terminal.wait(for: "put ok")
-        let written = try await client.get("greeting")
-        #expect(written?.valueText == "hello again, world")
+        try terminal.wait(untilGone: "Edit greeting")
+        #expect(try await ctl("get", "greeting", "--print-value-only") == "hello again, world\n")
 
-        #expect(try Self.quit(terminal) == 0)
-        #expect(terminal.whatIsNotRestored(since: modes) == nil)
-        #expect(Self.leftOvers(in: directory).isEmpty)
-        await client.close()
-    }
+        // A key made here, and deleted here.
+        terminal.send("A")
+        try terminal.wait(for: "Add")
+        terminal.send("made/here")
+        terminal.send(.enter)
+        try terminal.wait(for: "Edit made/here")
+        terminal.send("42")
+        terminal.send(.controlS)
+        try terminal.wait(untilGone: "Edit made/here")
+        #expect(try await ctl("get", "made/here", "--print-value-only") == "42\n")
 
-    @Test(.timeLimit(.minutes(3))) func killedLeaderIsReplacedOnTheScreen() async throws {
-        let port = 41_100
-        let (terminal, modes, directory) = try Self.playground(port: port)
-        defer { try? FileManager.default.removeItem(atPath: directory) }
-        try terminal.wait("leader", seconds: 30) { Self.leader($0) != nil }
-        let first = try #require(Self.leader(terminal.screen))
-        // The rows are in the order of the names; the selection starts on the first.
-        for _ in 1..<(Int(first.dropFirst()) ?? 1) { terminal.send(.down) }
-        try terminal.wait(for: "overview › \(first)")
-        terminal.send("K")
-        try terminal.wait("\(first) down") { $0.text.contains("\(first) killed by you") || $0.text.contains("\(first)   ✕ down") }
-        try terminal.wait("another leader", seconds: 30) { Self.leader($0) != nil && Self.leader($0) != first }
-        try terminal.wait(for: "no writes")
-        // The cluster goes on: a write through the survivors.
-        let client = try Self.client(port: port)
-        try await client.put("after", "failover")
-        // And the dead one comes back.
-        terminal.send("R")
-        try terminal.wait("three nodes", seconds: 30) { $0.lines.first?.contains("3/3") ?? false }
-        await client.close()
-        terminal.signal(SIGTERM)
-        #expect(try terminal.waitForExit() == 128 + SIGTERM)
-        #expect(terminal.whatIsNotRestored(since: modes) == nil)
-        #expect(Self.leftOvers(in: directory).isEmpty)
-    }
+        // A concurrent change is shown, not overwritten.
+        try await ctl("put", "contested", "first")
+        try goTo("contested", value: "first", terminal)
+        terminal.send("e")
+        try terminal.wait(for: "Edit contested")
+        terminal.send(.end)
+        terminal.send(" of mine")
+        try await ctl("put", "contested", "second")
+        terminal.send(.controlS)
+        try terminal.wait("the conflict") { $0.text.contains("second") && $0.text.contains("of mine") }
+        #expect(try await ctl("get", "contested", "--print-value-only") == "second\n")
+        terminal.send("t") // theirs
+        try terminal.wait(untilGone: "of mine")
 
-    @Test(.timeLimit(.minutes(2)), arguments: [(SIGTERM, 143), (SIGHUP, 129), (SIGINT, 130), (SIGQUIT, 131)] as [(Int32, Int32)])
-    func everySignalGivesTheTerminalBackAndCleansUp(_ number: Int32, _ status: Int32) throws {
-        let (terminal, modes, directory) = try Self.playground(nodes: 1, port: 41_200)
-        defer { try? FileManager.default.removeItem(atPath: directory) }
-        try terminal.wait("leader", seconds: 30) { Self.leader($0) != nil }
-        terminal.signal(number)
-        #expect(try terminal.waitForExit() == status)
-        #expect(terminal.whatIsNotRestored(since: modes) == nil)
-        #expect(Self.leftOvers(in: directory).isEmpty)
-    }
-
-    @Test(.timeLimit(.minutes(2)), arguments: [SIGSEGV, SIGABRT, SIGILL] as [Int32])
-    func crashGivesTheTerminalBack(_ number: Int32) throws {
-        let (terminal, modes, directory) = try Self.playground(nodes: 1, port: 41_300)
-        defer { try? FileManager.default.removeItem(atPath: directory) }
-        try terminal.wait("leader", seconds: 30) { Self.leader($0) != nil }
-        terminal.signal(number)
-        #expect(try terminal.waitForExit() == 128 + number)
-        #expect(terminal.whatIsNotRestored(since: modes) == nil)
-    }
-
-    @Test(.timeLimit(.minutes(2))) func suspendGivesTheTerminalAwayAndContinuingTakesItAgain() throws {
-        // An interactive shell: only a job that somebody can continue is stopped.
-        let directory = NSTemporaryDirectory() + "qd-console-\(UUID().uuidString)"
-        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(atPath: directory) }
-        let terminal = try PseudoTerminal(["/bin/bash", "--norc", "--noprofile", "-i"], environment: ["TMPDIR": directory, "PS1": "ready> ", "HISTFILE": "/dev/null"])
-        try terminal.wait(for: "ready>")
-        terminal.send("\(Product.path()) playground --nodes 1 --base-port 41400\r")
-        try terminal.wait("leader", seconds: 30) { Self.leader($0) != nil }
-        terminal.send(.controlZ)
-        try terminal.wait(for: "Stopped")
-        #expect(terminal.screen.modes.isDisjoint(with: [1049, 1006, 1000, 1002, 2004, 1004]))
-        #expect(terminal.screen.isCursorVisible)
-        terminal.send("fg\r")
-        try terminal.wait("console", seconds: 30) { Self.leader($0) != nil && $0.modes.contains(1049) }
-        terminal.send("2")
-        try terminal.wait(for: "[2 Keys]")
-        terminal.signal(SIGHUP) // to the shell, which passes it on
-        _ = try terminal.waitForExit(seconds: 30)
-    }
-
-    @Test(.timeLimit(.minutes(2))) func idleConsoleWritesNextToNothing() throws {
-        let (terminal, _, directory) = try Self.playground(port: 41_500, columns: 200, rows: 60)
-        defer { try? FileManager.default.removeItem(atPath: directory) }
-        try terminal.wait("leader", seconds: 30) { Self.leader($0) != nil }
-        let toFirstByte = try #require(terminal.firstByteAt) - terminal.startedAt
-        terminal.pump(milliseconds: 3_000)
-        _ = terminal.bytesWritten(inSeconds: 5) // the unrest of the election passes
-        let perSecond = terminal.bytesWritten(inSeconds: 5) / 5
-        // Clock, ages and latencies of three nodes change each second.
-        #expect(perSecond < 4_096)
-        print("console: first byte after \(toFirstByte), idle at 200x60 \(perSecond) bytes/s")
-        #expect(try Self.quit(terminal) == 0)
-    }
-
-    @Test(.timeLimit(.minutes(2))) func everySizeIsDrawnAndTooSmallOnesSaySo() throws {
-        let (terminal, _, directory) = try Self.playground(nodes: 1, port: 41_600, columns: 80, rows: 24)
-        defer { try? FileManager.default.removeItem(atPath: directory) }
-        try terminal.wait("leader", seconds: 30) { Self.leader($0) != nil }
-        for (columns, rows) in [(120, 36), (200, 60), (81, 25), (300, 100), (80, 24)] {
-            terminal.resize(columns: columns, rows: rows)
-            try terminal.wait("frame of \(columns)x\(rows)") { screen in
-                screen.lines.count == rows && Self.leader(screen) != nil && screen.lines[rows - 1].contains("help")
-            }
-        }
-        terminal.resize(columns: 40, rows: 10)
-        try terminal.wait("a message about the size") { $0.text.contains("80") && $0.text.contains("24") }
-        terminal.resize(columns: 120, rows: 36)
-        try terminal.wait("frame after the storm") { Self.leader($0) != nil && $0.lines[35].contains("help") }
-        #expect(try Self.quit(terminal) == 0)
-    }
-
-    @Test(.timeLimit(.minutes(2)), arguments: [["TERM": "xterm-unheard-of"], ["NO_COLOR": "1"], ["LC_ALL": "POSIX"], ["COLORTERM": "truecolor"], ["TERM": "vt100"]])
-    func startsInEveryKindOfTerminal(_ environment: [String: String]) throws {
-        let (terminal, modes, directory) = try Self.playground(nodes: 1, port: 41_700, environment: environment)
-        defer { try? FileManager.default.removeItem(atPath: directory) }
-        try terminal.wait(for: "LEADER", seconds: 30)
-        if environment["NO_COLOR"] != nil || environment["TERM"] == "vt100" {
-            #expect(terminal.screen.cells.joined().allSatisfy { $0.style.foreground.isEmpty && $0.style.background.isEmpty })
-        }
-        if environment["COLORTERM"] != nil {
-            #expect(terminal.screen.cells.joined().contains { $0.style.foreground.hasPrefix("38;2;") })
-        }
-        #expect(try Self.quit(terminal) == 0)
-        #expect(terminal.whatIsNotRestored(since: modes) == nil)
-    }
-
-    @Test(.timeLimit(.minutes(2))) func asciiDrawsOnlyAscii() throws {
-        let (terminal, _, directory) = try Self.playground(nodes: 1, port: 41_800, arguments: ["--ascii"])
-        defer { try? FileManager.default.removeItem(atPath: directory) }
-        try terminal.wait(for: "LEADER", seconds: 30)
-        #expect(terminal.screen.text.utf8.allSatisfy { $0 < 0x7f })
-        #expect(try Self.quit(terminal) == 0)
-    }
-
-    @Test(.timeLimit(.minutes(2)), arguments: [["TERM": "dumb"], ["TERM": ""]])
-    func plainTextWhereThereIsNoScreen(_ environment: [String: String]) throws {
-        let (terminal, modes, directory) = try Self.playground(nodes: 1, port: 41_900, environment: environment)
-        defer { try? FileManager.default.removeItem(atPath: directory) }
-        try terminal.wait(for: "elected", seconds: 30)
-        #expect(!terminal.screen.modes.contains(1049))
-        terminal.signal(SIGINT)
-        #expect(try terminal.waitForExit() == 130)
-        #expect(terminal.whatIsNotRestored(since: modes) == nil)
-        #expect(Self.leftOvers(in: directory).isEmpty)
-    }
-
-    @Test(.timeLimit(.minutes(2))) func readOnlyConsoleWritesNothing() async throws {
-        let port = 42_000
-        let (terminal, _, directory) = try Self.playground(nodes: 1, port: port, arguments: ["--read-only"])
-        defer { try? FileManager.default.removeItem(atPath: directory) }
-        try terminal.wait("leader", seconds: 30) { Self.leader($0) != nil }
-        let client = try Self.client(port: port, nodes: 1)
-        try await client.put("kept", "value")
-        let before = try await client.range(RangeQuery(.single(Key("kept")))).header.revision
-        for key in "KRPXLWADRU" { terminal.send(String(key)) }
-        terminal.send("2")
-        try terminal.wait(for: "kept")
-        for key in "ADRUC" { terminal.send(String(key)) }
-        terminal.send(.escape)
+        // The leader is killed; another one leads, and it reads as one election.
         terminal.send("1")
         try terminal.wait(for: "[1 Overview]")
-        let after = try await client.range(RangeQuery(.single(Key("kept")))).header.revision
-        #expect(after == before)
-        #expect(terminal.screen.text.contains("RO"))
-        await client.close()
-        #expect(try Self.quit(terminal) == 0)
+        let leader = try #require(terminal.screen.leaderRow)
+        let number = try #require(Int(leader.dropFirst()))
+        terminal.send("g" + String(repeating: "j", count: number - 1))
+        try terminal.wait("the leader selected") { $0.line(with: "♛ LEADER")?.contains("▸\(leader)") == true }
+        terminal.send("K")
+        try terminal.wait("the loss of \(leader)") { $0.text.contains("\(leader) killed by you (was leader)") && $0.line(with: "▸\(leader)")?.contains("down") == true }
+        try terminal.wait("a new leader", seconds: 30) { $0.leaderRow.map { $0 != leader } ?? false }
+        let heir = try #require(terminal.screen.leaderRow)
+        try terminal.wait("the election in the events") { $0.text.contains("\(leader) → \(heir)") }
+        try await ctl("put", "after", "the failover")
+        terminal.send("R")
+        try terminal.wait("\(leader) back", seconds: 30) { $0.text.contains("3/3") && $0.line(with: "▸\(leader)")?.contains("follower") == true }
+
+        terminal.send("q")
+        try terminal.wait(for: "Quit?")
+        terminal.send("y")
+        try console.expectEnd(status: 0)
     }
 
-    @Test(.timeLimit(.minutes(2))) func attachToNothingSaysSoAndStaysQuick() throws {
-        let terminal = try PseudoTerminal([Product.path(), "attach", "127.0.0.1:1"])
-        let modes = terminal.untouchedLineModes
-        try terminal.wait(for: "Overview", seconds: 30)
-        terminal.send("2")
-        try terminal.wait(for: "[2 Keys]", seconds: 3)
-        terminal.send("1")
-        try terminal.wait("the reason") { $0.text.contains("refused") || $0.text.contains("no endpoint") }
-        terminal.send(.controlC)
-        try terminal.wait("an end or a question") { !$0.modes.contains(1049) || $0.text.contains("Quit?") }
+    @Test(arguments: [SIGTERM, SIGHUP, SIGINT]) func aSignalGivesTheTerminalBack(signal: Int32) throws {
+        let console = try PlaygroundConsole(nodes: 1)
+        try console.terminal.wait("a leader", seconds: 30) { $0.leaderRow != nil }
+        console.terminal.signal(signal)
+        try console.expectEnd(status: 128 + signal)
+    }
+
+    @Test func aCrashGivesTheTerminalBack() throws {
+        let console = try PlaygroundConsole(nodes: 1)
+        try console.terminal.wait("a leader", seconds: 30) { $0.leaderRow != nil }
+        console.terminal.signal(SIGSEGV)
+        #expect(try console.terminal.waitForExit() == 128 + SIGSEGV)
+        #expect(console.terminal.whatIsNotRestored(since: console.modesBefore) == nil)
+    }
+
+    @Test func controlCAsksBeforeItQuits() throws {
+        let console = try PlaygroundConsole(nodes: 1)
+        try console.terminal.wait("a leader", seconds: 30) { $0.leaderRow != nil }
+        console.terminal.send(.controlC)
+        try console.terminal.wait(for: "Quit?")
+        console.terminal.send("n")
+        try console.terminal.wait(untilGone: "Quit?")
+        console.terminal.send(.controlC)
+        try console.terminal.wait(for: "Quit?")
+        console.terminal.send(.controlC)
+        try console.expectEnd(status: 0)
+    }
+
+    @Test func aScreenTooSmallSaysSoAndComesBack() throws {
+        let console = try PlaygroundConsole(nodes: 1)
+        let terminal = console.terminal
+        try terminal.wait("a leader", seconds: 30) { $0.leaderRow != nil }
+        terminal.resize(columns: 79, rows: 20)
+        try terminal.wait(for: "Quarterdeck needs 80×24.")
+        terminal.resize(columns: 80, rows: 24)
+        try terminal.wait("the overview at 80x24") { $0.text.contains("♛ LEADER") && !$0.text.contains("needs") }
+        terminal.resize(columns: 160, rows: 50)
+        try terminal.wait("the overview at 160x50") { $0.leaderRow != nil && $0.lines[49].contains("help") }
+        terminal.signal(SIGTERM)
+        try console.expectEnd(status: 128 + SIGTERM)
+    }
+
+    @Test(arguments: ["dumb", "no-such-terminal", ""]) func aTerminalThatCannotShowItGetsLines(name: String) throws {
+        let console = try PlaygroundConsole(nodes: 1, environment: ["TERM": name])
+        try console.terminal.wait("a leader, as text", seconds: 30) { $0.text.contains("leader n1") }
+        #expect(!console.terminal.screen.modes.contains(1049))
+        console.terminal.signal(SIGTERM)
+        try console.expectEnd(status: 128 + SIGTERM)
+    }
+
+    @Test(arguments: ["xterm", "linux", "screen", "tmux-256color", "vt100", "xterm-direct"]) func commonTerminalsShowIt(name: String) throws {
+        let console = try PlaygroundConsole(nodes: 1, environment: ["TERM": name])
+        try console.terminal.wait("a leader", seconds: 30) { $0.text.contains("LEADER") || $0.text.contains("leader n1") }
+        console.terminal.signal(SIGTERM)
+        #expect(try console.terminal.waitForExit(seconds: 20) == 128 + SIGTERM)
+        #expect(console.terminal.lineModes == console.modesBefore)
+        #expect(console.dataDirectories == [])
+    }
+
+    @Test func noColorMeansNoColor() throws {
+        let console = try PlaygroundConsole(nodes: 1, environment: ["NO_COLOR": "1"])
+        try console.terminal.wait("a leader", seconds: 30) { $0.leaderRow != nil }
+        let coloured = console.terminal.screen.cells.joined().filter { !$0.style.foreground.isEmpty || !$0.style.background.isEmpty }
+        #expect(coloured.isEmpty)
+        console.terminal.signal(SIGTERM)
+        try console.expectEnd(status: 128 + SIGTERM)
+    }
+
+    @Test func dataInADirectoryOfOnesOwnIsKept() async throws {
+        let scratch = try Scratch()
+        let port = try Ports.base(1)
+        for start in 1...2 {
+            let console = try PlaygroundConsole(nodes: 1, basePort: port, more: ["--data-dir", scratch.file("mine")])
+            try console.terminal.wait("a leader", seconds: 30) { $0.leaderRow != nil }
+            let client = try EtcdClient(endpoints: console.endpoints)
+            if start == 1 { try await client.put("kept", "yes") }
+            #expect(try await client.get("kept")?.valueText == "yes")
+            await client.close()
+            console.terminal.send("q")
+            try console.terminal.wait(for: "Quit?")
+            console.terminal.send("y")
+            try console.expectEnd(status: 0)
+        }
+    }
+
+    @Test func aTakenPortIsOneLineAndTheTerminalStaysAsItWas() async throws {
+        try await withServers { cluster in
+            let terminal = try PseudoTerminal([quarterdeck, "playground", "--nodes", "1", "--base-port", "\(cluster.nodes[0].clientPort)"])
+            let before = terminal.lineModes
+            #expect(try terminal.waitForExit() == 1)
+            #expect(terminal.screen.text.contains("quarterdeck: 127.0.0.1:\(cluster.nodes[0].clientPort) is already in use"))
+            #expect(terminal.whatIsNotRestored(since: before) == nil)
+        }
+    }
+
+    // MARK: Attached
+
+    @Test(.enabled(if: EtcdTools.isWanted, EtcdTools.advice)) func realEtcdCanBeBrowsedAndEdited() async throws {
+        try await withRealEtcd { endpoint, scratch in
+            let ctl = Etcdctl([endpoint], scratch)
+            try await ctl("put", "app/config", "{\"debug\":true}")
+            try await ctl("put", "plain", "text")
+            let terminal = try PseudoTerminal([quarterdeck, "attach", endpoint], environment: ["HOME": scratch.path])
+            let before = terminal.lineModes
+            try terminal.wait("etcd's member", seconds: 30) { $0.leaderRow == "n1" && $0.text.contains("3.5") }
+            // Nodes that others started cannot be killed from here.
+            terminal.send("K")
+            try terminal.wait(for: "only nodes that this console started")
+            terminal.send("2")
+            try terminal.wait("the keys") { $0.line(with: "app/") != nil && $0.line(with: "plain") != nil }
+            try goTo("plain", value: "text", terminal)
+            try await ctl("put", "later", "arrived")
+            try terminal.wait("the key that arrived") { $0.line(with: "later") != nil }
+            terminal.send("e")
+            try terminal.wait(for: "Edit plain")
+            terminal.send(.end)
+            terminal.send(" more")
+            terminal.send(.controlS)
+            // On a cluster of others every write is asked about.
+            try terminal.wait(for: "Write this change?")
+            #expect(terminal.screen.text.contains("- text") && terminal.screen.text.contains("+ text more"))
+            terminal.send("y")
+            try terminal.wait(untilGone: "Edit plain")
+            #expect(try await ctl("get", "plain", "--print-value-only") == "text more\n")
+
+            // A stream of what happens.
+            terminal.send("3")
+            try terminal.wait(for: "[3 Watch]")
+            terminal.send("a")
+            try terminal.wait("the question what to watch") { $0.text.contains("prefix") || $0.text.contains("watch") }
+            terminal.send("stream/")
+            terminal.send(.enter)
+            try terminal.wait("the watch") { $0.text.contains("stream/") }
+            try await eventually("an event in the stream\n\(terminal.screen.text)") {
+                try await ctl("put", "stream/1", "seen-value")
+                for _ in 0..<20 where !terminal.screen.text.contains("seen-value") { terminal.pump(milliseconds: 20) }
+                return terminal.screen.text.contains("seen-value")
+            }
+            terminal.signal(SIGTERM)
+            #expect(try terminal.waitForExit() == 128 + SIGTERM)
+            #expect(terminal.whatIsNotRestored(since: before) == nil)
+        }
+    }
+
+    @Test(.enabled(if: EtcdTools.isWanted, EtcdTools.advice)) func readOnlyWritesNothing() async throws {
+        try await withServers { cluster in
+            let ctl = cluster.etcdctl
+            try await ctl("put", "plain", "text")
+            let terminal = try PseudoTerminal([quarterdeck, "attach", "--read-only", "--endpoints", cluster.endpoints[0]], environment: ["HOME": cluster.scratch.path])
+            let before = terminal.lineModes
+            try terminal.wait("the member", seconds: 30) { $0.leaderRow == "n1" }
+            terminal.send("2")
+            try terminal.wait("the key") { $0.line(with: "plain") != nil }
+            try goTo("plain", value: "text", terminal)
+            for capital in ["D", "A", "R"] {
+                terminal.send(capital)
+                try terminal.wait("refusal of \(capital)") { $0.text.contains("read-only: ") }
+            }
+            terminal.send("e")
+            try terminal.wait("the value to look at, or a refusal") { $0.text.contains("Edit plain") || $0.text.contains("read-only: ") }
+            terminal.send("changed")
+            terminal.send(.controlS)
+            try terminal.wait("refusal to write") { $0.text.contains("read-only: ") }
+            terminal.signal(SIGTERM)
+            #expect(try terminal.waitForExit() == 128 + SIGTERM)
+            #expect(terminal.whatIsNotRestored(since: before) == nil)
+            #expect(try await ctl.json("get", "", "--prefix")["header"]["revision"].number == 2, "something was written")
+        }
+    }
+
+    @Test func nobodyThereIsSaidAndDoesNotHang() throws {
+        let scratch = try Scratch()
+        let port = try Ports.free()[0]
+        let terminal = try PseudoTerminal([quarterdeck, "attach", "127.0.0.1:\(port)"], environment: ["HOME": scratch.path])
+        let before = terminal.lineModes
+        try terminal.wait("that nobody answers", seconds: 30) { $0.text.contains("127.0.0.1:\(port)") && ($0.text.contains("no endpoint") || $0.text.contains("refused") || $0.text.contains("answers")) }
+        terminal.send("q")
+        try terminal.wait("the question, or the end") { _ in true }
         terminal.send("y")
         #expect(try terminal.waitForExit() == 0)
-        #expect(terminal.whatIsNotRestored(since: modes) == nil)
-    }
-}
-
-/// The command line, without a terminal.
-@Suite struct CommandLineTests {
-    private func run(_ arguments: [String], environment: [String: String] = [:]) throws -> (status: Int32, lines: [String]) {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: Product.path())
-        process.arguments = arguments
-        process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
-        let pipe = Pipe()
-        process.standardError = pipe
-        process.standardOutput = FileHandle.nullDevice
-        process.standardInput = FileHandle.nullDevice
-        try process.run()
-        let output = pipe.fileHandleForReading.readDataToEndOfFile()
-        process.waitUntilExit()
-        return (process.terminationStatus, String(decoding: output, as: UTF8.self).split(separator: "\n").map(String.init))
-    }
-
-    @Test(arguments: [
-        ["--nodes", "4"], ["--nodes", "many"], ["--base-port", "70000"], ["nonsense"], ["attach", "host"], ["attach", "ftp://host:1"],
-        ["attach", "--dial-timeout", "soon", "h:1"], ["attach", "--cert", "/nowhere", "h:1"], ["attach", "--user", ":x", "h:1"],
-        ["serve", "--name", "a=b"], ["serve", "--listen-client-urls", "http://127.0.0.1:1"], ["serve", "--election-timeout", "200"],
-        ["serve", "--initial-cluster", "other=http://127.0.0.1:2380"], ["serve", "--log-level", "loud"], ["serve", "--max-txn-ops", "x"],
-    ])
-    func badCommandLineIsOneLineAndAFailure(_ arguments: [String]) throws {
-        let (status, lines) = try run(arguments)
-        #expect(status != 0)
-        #expect(lines.count == 1)
-        #expect(lines.first?.hasPrefix("quarterdeck: ") == true)
-    }
-
-    @Test func badEnvironmentOfEtcdctlIsOneLineToo() throws {
-        let (status, lines) = try run(["attach"], environment: ["ETCDCTL_COMMAND_TIMEOUT": "soon"])
-        #expect(status != 0)
-        #expect(lines.count == 1 && lines[0].contains("ETCDCTL_COMMAND_TIMEOUT=soon"))
-    }
-
-    @Test func unknownThemeNamesThoseThatAre() throws {
-        let (status, lines) = try run(["attach", "--theme", "nope", "127.0.0.1:1"])
-        #expect(status == 1)
-        #expect(lines.count == 1 && lines[0].contains("quarterdeck-dark"))
+        #expect(terminal.whatIsNotRestored(since: before) == nil)
     }
 }

@@ -54,23 +54,30 @@ final class PseudoTerminal {
             posix_spawnattr_destroy(&attributes)
             posix_spawn_file_actions_destroy(&actions)
         }
-        // A session of its own; the first terminal it opens becomes its controlling one.
+        // A session of its own; the first terminal it opens becomes its controlling one. (POSIX_SPAWN_SETSID, which the C library's
+        // module does not show.)
+        #if os(Linux)
+        let setsid: Int32 = 0x80
+        #else
+        let setsid: Int32 = 0x400
+        #endif
         var none = sigset_t(), every = sigset_t()
         sigemptyset(&none)
         sigfillset(&every)
         posix_spawnattr_setsigmask(&attributes, &none)
         posix_spawnattr_setsigdefault(&attributes, &every)
-        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
+        posix_spawnattr_setflags(&attributes, Int16(setsid | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
         posix_spawn_file_actions_addopen(&actions, 0, name, O_RDWR, 0)
         posix_spawn_file_actions_adddup2(&actions, 0, 1)
         posix_spawn_file_actions_adddup2(&actions, 0, 2)
-        if let directory { posix_spawn_file_actions_addchdir_np(&actions, directory) }
-        var arguments: [UnsafeMutablePointer<CChar>?] = command.map { strdup($0) } + [nil]
+        // Another directory by way of a shell: the call that would do it here is not shown either.
+        let line = directory.map { ["/bin/sh", "-c", "cd \"$1\" && shift && exec \"$@\"", "sh", $0] + command } ?? command
+        var arguments: [UnsafeMutablePointer<CChar>?] = line.map { strdup($0) } + [nil]
         var variables: [UnsafeMutablePointer<CChar>?] = all.map { strdup("\($0)=\($1)") } + [nil]
         defer { (arguments + variables).forEach { free($0) } }
         startedAt = .now
         var pid: pid_t = 0
-        let error = posix_spawnp(&pid, command[0], &actions, &attributes, &arguments, &variables)
+        let error = posix_spawnp(&pid, line[0], &actions, &attributes, &arguments, &variables)
         guard error == 0 else {
             close(master)
             close(slave)

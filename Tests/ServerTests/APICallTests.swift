@@ -217,23 +217,31 @@ import Wire
 
     @Test func aCancelledCallIsCalledOffAndItsLateAnswerGoesNowhere() async throws {
         try await TestBed.run { bed in
-            try await bed.member.setScript { event, member in
-                guard case .request(let token, .propose, _) = event else { return false }
-                // Answered only after the client has given up, when its place may already belong to the next call.
-                _ = member.loop.scheduleTask(in: .milliseconds(50)) { member.answer(token, .encoded([0x10, 0x63])) }
-                return true
-            }
+            try await bed.member.setScript { event, _ in if case .request(_, .propose, _) = event { true } else { false } }
             let client = try await bed.client()
-            let call = client.start(.put)
-            call.send(putRequest("k", "v"))
-            call.halfClose()
-            #expect(await eventually { !bed.member.events.isEmpty })
-            call.cancel()
-            #expect(await eventually { bed.member.events.contains { if case .cancel = $0 { true } else { false } } })
-            let range = await client.call(.range, rangeRequest("nothing"))
-            #expect(range.status.code == .ok)
-            let second = await client.call(.put, putRequest("k", "v"))
-            #expect(second.messages == [[0x10, 0x63]])
+            func proposals() -> [RequestToken] {
+                bed.member.events.compactMap { if case .request(let token, .propose, _) = $0 { token } else { nil } }
+            }
+            let first = client.start(.put)
+            first.send(putRequest("k", "v"))
+            first.halfClose()
+            #expect(await eventually { proposals().count == 1 })
+            first.cancel()
+            #expect(await eventually { bed.member.events.contains { if case .cancel(let token) = $0 { token == proposals()[0] } else { false } } })
+            // The next call takes the place that the first one had.
+            let second = client.start(.put)
+            second.send(putRequest("k", "v"))
+            second.halfClose()
+            #expect(await eventually { proposals().count == 2 })
+            let tokens = proposals()
+            #expect(tokens[0] != tokens[1] && tokens[0].slot & 0xff_ffff == tokens[1].slot & 0xff_ffff)
+            bed.member.loop.execute {
+                bed.member.answer(tokens[0], .encoded([0x10, 0x01]))
+                bed.member.answer(tokens[1], .encoded([0x10, 0x02]))
+            }
+            let end = await second.end()
+            #expect(end.status.code == .ok)
+            #expect(end.messages == [[0x10, 0x02]])
         }
     }
 

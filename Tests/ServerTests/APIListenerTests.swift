@@ -166,7 +166,7 @@ import Wire
             let client = try await bed.client()
             #expect(await client.call(.put, putRequest("k", "v")).status.code == .ok)
             let seen = bed.member.events.count
-            bed.listener.setPaused(true)
+            try await bed.listener.setPaused(true).get()
             // Both directions stand still: what arrives now is read only later, in one batch.
             let early = client.startTogether(.range, (0..<20).map { _ in rangeRequest("k") })
             let stranger = try await bed.client()

@@ -61,7 +61,7 @@ struct OverviewLayout: Hashable {
         case .medium:
             nodes = rest.takeTop(min(rows + 5, body.rows - 18))
             var lower = rest.takeBottom(min(max(rows + 4, 8), rest.rows - 9))
-            if hasWatch { watch = rest.takeBottom(min(6, max(0, rest.rows - 9))) }
+            if hasWatch, rest.rows >= 13 { watch = rest.takeBottom(min(6, rest.rows - 9)) }
             var charts = rest
             ops = charts.takeLeft(charts.columns / 2)
             latency = charts

@@ -94,9 +94,12 @@ public final class ClientListener: Sendable {
     }
 
     /// Stands still as a process under SIGSTOP: the kernel still takes connections and bytes, nothing reads or answers them.
-    public func setPaused(_ paused: Bool) {
-        server.setOption(.autoRead, value: !paused).whenFailure { _ in }
-        for loop in loops { loop.eventLoop.execute { loop.setPaused(paused) } }
+    /// The future completes when it is in force.
+    @discardableResult
+    public func setPaused(_ paused: Bool) -> EventLoopFuture<Void> {
+        var steps = [server.setOption(.autoRead, value: !paused)]
+        for loop in loops { steps.append(loop.eventLoop.submit { loop.setPaused(paused) }) }
+        return EventLoopFuture.andAllComplete(steps, on: server.eventLoop)
     }
 }
 
