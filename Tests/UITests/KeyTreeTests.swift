@@ -50,6 +50,40 @@ import Testing
         return KeyBytes(key.isEmpty ? "k" : key)
     }
 
+    /// From one of the ends, or up to some child in the middle, which need not exist.
+    static func load(_ tree: inout KeyTree, _ index: Int, _ cluster: FakeCluster, _ random: inout Seeded) -> DirectoryRequest? {
+        guard case .gap(let gap) = tree.rows[index].kind, Bool.random(using: &random) else { return tree.load(gap: index, fromEnd: Bool.random(using: &random)) }
+        for _ in 0..<20 {
+            var key = randomKey(&random)
+            guard key.hasPrefix(gap.prefix), key != gap.prefix else { continue }
+            var isDirectory = false
+            if let separator = tree.separator, let cut = key.bytes[gap.prefix.bytes.count...].firstIndex(of: separator) {
+                key = KeyBytes(Array(key.bytes[...cut]))
+                isDirectory = true
+            }
+            if let after = gap.after, !(after < key) { continue }
+            if let before = gap.before, !(key < before) { continue }
+            return tree.load(gap: index, upTo: key, isDirectory: isDirectory)
+        }
+        return nil
+    }
+
+    @Test func lookingForAKeyThatIsNotThereEnds() {
+        var session = Session()
+        session.tell(.cluster(session.model.cluster))
+        session.press(KeyPress("2"))
+        session.wait()
+        for key in ["/registry", "/app/zz", "zzz", "/app/web/cfg/flags/x", "/"] {
+            session.press(KeyPress(":"))
+            session.act(.paste("go \(key)"))
+            session.press(.enter)
+            session.wait(1_500)
+            #expect(session.model.keys.reveal == nil)
+            #expect(session.model.keys.tree.rows.allSatisfy { !$0.isGap }, "all of it is small enough to be loaded")
+        }
+        #expect(session.commands.count < 60)
+    }
+
     /// Loads every gap, from alternating ends, with small pages.
     static func loadAll(_ tree: inout KeyTree, _ cluster: FakeCluster, _ random: inout Seeded, limit: Int) {
         for _ in 0..<10_000 {
@@ -107,7 +141,7 @@ import Testing
                 tree.apply(batch, now: Moment(milliseconds: Int64(step)))
             case 4, 5, 6:
                 let gaps = tree.rows.indices.filter { tree.rows[$0].isGap }
-                if let gap = gaps.randomElement(using: &random), let issued = tree.load(gap: gap, fromEnd: Bool.random(using: &random)) {
+                if let gap = gaps.randomElement(using: &random), let issued = Self.load(&tree, gap, cluster, &random) {
                     var request = issued
                     request.limit = Int.random(in: 1...6, using: &random)
                     var page = cluster.directory(request)

@@ -134,8 +134,8 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         spareEvents = events
         spareEvents.removeAll(keepingCapacity: true)
         carryOut(wall: wall)
-        arm(now: now)
         publish(at: now)
+        arm(now: now)
         if !whenBackendIdle.isEmpty && !replica.isCommittingBackend {
             let waiting = whenBackendIdle
             whenBackendIdle = []
@@ -202,7 +202,8 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
 
     /// Keeps one timer. It is only set anew when the machine wants to be woken earlier, so a busy loop sets none.
     private func arm(now: Instant) {
-        let deadline = replica.nextDeadline
+        var deadline = replica.nextDeadline
+        if isPublishDue { deadline = min(deadline, lastPublished + ReplicaDriver.publishInterval) }
         guard deadline < timerDeadline || timer == nil else { return }
         timer?.cancel()
         timerDeadline = deadline
@@ -215,26 +216,34 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     }
 
     private var lastPublished = Instant.zero
+    private var isPublishDue = false
+    private var publishesAtOnce = true
+    /// Between two pictures, unless something changed that people wait for: taking one costs a few microseconds.
+    private static let publishInterval = TimeSpan.milliseconds(20)
+
     private func publish(at now: Instant) {
-        guard now - lastPublished >= .milliseconds(20) || publishedNeedsUpdate else { return }
+        guard publishesAtOnce || now - lastPublished >= ReplicaDriver.publishInterval else {
+            isPublishDue = true
+            return
+        }
         lastPublished = now
-        publishedNeedsUpdate = false
+        isPublishDue = false
+        publishesAtOnce = false
         let status = replica.status()
         publishedStatus.withLockedValue { $0 = status }
     }
-    private var publishedNeedsUpdate = true
 
     private func log(_ note: ReplicaNote) {
         switch note {
         case .raft(let note):
             switch note {
-            case .roleChanged, .leaderChanged, .elected, .steppedDown: publishedNeedsUpdate = true
+            case .roleChanged, .leaderChanged, .elected, .steppedDown: publishesAtOnce = true
             default: break
             }
             let (level, text) = Self.describe(note)
             logger.log(level: level, "\(text)", metadata: ["term": "\(replica.term.rawValue)"])
         case .membershipChanged(let membership):
-            publishedNeedsUpdate = true
+            publishesAtOnce = true
             logger.info("membership changed", metadata: ["members": "\(membership.members.map { "\($0.id) \($0.name)" })"])
         case .alarmsChanged(let alarms): logger.warning("alarms changed", metadata: ["alarms": "\(alarms)"])
         case .compacted(let revision): logger.info("compacted", metadata: ["revision": "\(revision.rawValue)"])

@@ -33,6 +33,8 @@ struct KeyGap: Hashable, Sendable {
     var after: KeyBytes?
     var before: KeyBytes?
     var loading: DirectoryRequest?
+    /// The child that the page under way ends at, when it ends inside the gap.
+    var loadingUpTo: KeyBytes?
     var failure: String?
 }
 
@@ -156,6 +158,7 @@ struct KeyTree: Hashable, Sendable {
         guard case .gap(var gap) = rows[index].kind, gap.loading == nil else { return nil }
         var end = isDirectory ? path.prefixEnd : KeyBytes(path.bytes + [0])
         if let before = gap.before, end.map({ before < $0 }) ?? true { end = before }
+        gap.loadingUpTo = path
         let request = DirectoryRequest(prefix: gap.prefix, separator: separator, direction: .backward, after: gap.after, before: end, limit: KeyTree.pageSize)
         gap.loading = request
         gap.failure = nil
@@ -199,7 +202,8 @@ struct KeyTree: Hashable, Sendable {
         }
         // An empty page that is not complete would ask for itself again for ever.
         if isForward, !page.isComplete, let last = page.entries.last { leftover(last.path, gap.before) }
-        if !isForward, page.request.before != gap.before { leftover(page.entries.last?.path ?? gap.after, gap.before) }
+        // What lies behind the page starts after the child it was to end at, whether that exists or not.
+        if !isForward, page.request.before != gap.before { leftover(gap.loadingUpTo ?? page.entries.last?.path ?? gap.after, gap.before) }
         rows.replaceSubrange(index...index, with: fresh)
         // What changed after the page was read and was already told: tell it again to the new rows.
         // Only inside the page's own range, since rows around it have followed already.
