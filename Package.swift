@@ -87,7 +87,7 @@ let package = Package(
         tests("StoreTests", ["Base", "Store"]),
         tests("ReplicaTests", ["Base", "Raft", "Store", "Replica"]),
         tests("GRPCTests", ["Base", "GRPC", "Wire", "CNghttp2"]),
-        tests("ClientTests", ["Base", "GRPC", "Wire", "Client"] + nio),
+        tests("ClientTests", ["quarterdeck", "Base", "GRPC", "Wire", "Client"] + nio),
         tests("ServerTests", ["Base", "Raft", "Store", "Replica", "GRPC", "Wire", "Server", .product(name: "Logging", package: "swift-log")] + nio),
         tests("UITests", ["UI"], exclude: ["Goldens"]), // read from the source folder
         tests("TerminalTests", ["quarterdeck", "UI", "CNcurses"]),

@@ -297,7 +297,7 @@ import Testing
         let single = Single()
         single.receive(.heartbeat(commit: .zero, round: .none), from: 2, term: 1)
         let effects = single.step(.propose(payloads: [[1]]), .propose(payloads: [[2], [3]]))
-        #expect(effects.sent == [Message(from: member(1), to: member(2), term: .zero, body: .forward(payloads: [[1], [2], [3]]))])
+        #expect(effects.sent == [Message(from: member(1), to: member(2), term: Term(1), body: .forward(payloads: [[1], [2], [3]]))])
     }
 
     @Test func withoutForwardingAFollowerRefuses() {

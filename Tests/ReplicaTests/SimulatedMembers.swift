@@ -17,6 +17,8 @@ final class SimulatedMembers {
         var entries: [Entry] = []
         /// Counts lives; completions of an earlier life are dropped.
         var life = 0
+        /// When the log's disk has written all it was given.
+        var diskBusyUntil = Instant(nanoseconds: 0)
         var timerAt = Instant.distantFuture
         var isPaused = false
         var answers: [RequestToken: Answer] = [:]
@@ -183,7 +185,11 @@ final class SimulatedMembers {
     }
 
     private func carryOut(_ effects: ReplicaEffects, of member: Host) {
-        for batch in effects.persist { schedule(.microseconds(Int64.random(in: 100...3000, using: &generator)), .persisted(member.id, life: member.life, batch)) }
+        for batch in effects.persist {
+            // One disk writes one batch after the other: a later one never overtakes.
+            member.diskBusyUntil = max(now, member.diskBusyUntil) + .microseconds(Int64.random(in: 100...3000, using: &generator))
+            schedule(member.diskBusyUntil - now, .persisted(member.id, life: member.life, batch))
+        }
         for message in effects.messages { deliver(message) }
         for (token, answer) in effects.answers { member.answers[token] = answer }
         for grant in effects.grants {

@@ -145,3 +145,44 @@ import UI
         #expect(tracker.takeEvents().map(\.kind) == [.note("no endpoint answers: refused", isBad: true), .note("connected again after 4 s", isBad: false)])
     }
 }
+
+@Suite struct RevisionClockTests {
+    private func moment(_ milliseconds: Int64) -> Moment { Moment(milliseconds: milliseconds) }
+
+    @Test func revisionsSeenArriveHaveTheirTime() {
+        var clock = RevisionClock()
+        clock.saw(10, at: moment(1_000))
+        for second in 2...60 as ClosedRange<Int64> { clock.saw(10, at: moment(second * 1_000)) } // nothing happens for a minute
+        clock.saw(12, at: moment(60_500))
+        clock.saw(15, at: moment(61_000))
+        #expect(clock.time(of: 11) == moment(60_500))
+        #expect(clock.time(of: 12) == moment(60_500))
+        #expect(clock.time(of: 13) == moment(61_000))
+    }
+
+    @Test func whatHappenedBeforeOrInAGapHasNone() {
+        var clock = RevisionClock()
+        clock.saw(10, at: moment(1_000))
+        clock.saw(20, at: moment(100_000))
+        #expect(clock.time(of: 10) == nil)
+        #expect(clock.time(of: 15) == nil)
+        #expect(clock.time(of: 21) == nil)
+    }
+
+    @Test func olderAnswersOfSlowMembersChangeNothing() {
+        var clock = RevisionClock()
+        clock.saw(10, at: moment(1_000))
+        clock.saw(11, at: moment(1_500))
+        clock.saw(10, at: moment(1_600))
+        clock.saw(12, at: moment(2_000))
+        #expect(clock.time(of: 11) == moment(1_500))
+        #expect(clock.time(of: 12) == moment(2_000))
+    }
+
+    @Test func memoryIsBounded() {
+        var clock = RevisionClock()
+        for revision in 1...100_000 as ClosedRange<Int64> { clock.saw(revision, at: moment(revision * 10)) }
+        #expect(clock.time(of: 99_999) == moment(999_990))
+        #expect(clock.time(of: 1) == nil)
+    }
+}

@@ -39,7 +39,7 @@ import UI
     }
 
     @Test(arguments: [
-        (["--heartbeat-interval", "0"], "--heartbeat-interval"), (["--heartbeat-interval", "300"], "5 times"), (["--snapshot-count", "-1"], "--snapshot-count"),
+        (["--heartbeat-interval", "0"], "--heartbeat-interval"), (["--heartbeat-interval", "300"], "5 times"), (["--snapshot-count=-1"], "--snapshot-count"),
         (["--listen-peer-urls", "localhost:2380"], "http://host:port"), (["--listen-peer-urls", "http://localhost"], "port"),
         (["--listen-peer-urls", "http://h:1/path"], "path"), (["--initial-cluster", "nonsense"], "name=url"),
         (["--initial-cluster", "x=http://h:1"], "couldn't find local name"),

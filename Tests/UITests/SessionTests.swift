@@ -197,6 +197,29 @@ import Testing
         #expect(session.model.keys.selectedKey != KeyBytes("/app/web/cfg/flags"))
     }
 
+    @Test func aStreamThatMissedChangesHasTheListReadAgain() {
+        var session = Self.at("/app/web/cfg/flags")
+        session.cluster.put("/app/web/cfg/missed", "x")
+        session.cluster.changes = []
+        #expect(!session.screen.contains("missed"))
+        session.tell(.keysStale)
+        session.wait(300)
+        #expect(session.screen.contains("missed"))
+        #expect(session.model.keys.selectedKey == KeyBytes("/app/web/cfg/flags"))
+    }
+
+    @Test func aClockSetBackStopsNothing() {
+        var session = Self.at("/app/web/cfg/flags")
+        let earlier = session.model.now.advanced(byMilliseconds: -3_600_000)
+        _ = update(&session.model, .tick, at: earlier)
+        #expect(session.model.now == earlier)
+        session.press(KeyPress("j"))
+        session.wait(300)
+        #expect(session.model.keys.value.current?.key == KeyBytes("/app/web/cfg/limits"))
+        session.wait(2_500)
+        #expect(session.model.rates.perSecond.count >= 2)
+    }
+
     @Test func flatListAndOtherSeparators() {
         var session = Self.at("/app/web/cfg/flags")
         session.press(KeyPress("s"))

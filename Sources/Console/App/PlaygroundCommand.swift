@@ -1,4 +1,5 @@
 import ArgumentParser
+import CNcurses
 import Foundation
 import UI
 
@@ -32,6 +33,8 @@ struct PlaygroundCommand: ParsableCommand {
         options.basePort = basePort
         let host: any NodeHost
         do { host = try PlaygroundLauncher.make(options) } catch { throw CommandFailure(description: "\(error)") }
+        // Even a SIGKILL leaves nothing behind. Without the helper all other ends still clean up.
+        if host.isTemporary { _ = qd_remove_at_end(host.dataDirectory) }
         let mailbox = Mailbox()
         var cluster = ClusterState(name: "playground", kind: .playground, mode: console.isReadOnly ? .readOnly : .readWrite,
                                    members: host.nodes.map { MemberState(id: $0.id, name: $0.name, endpoint: $0.clientEndpoint) })

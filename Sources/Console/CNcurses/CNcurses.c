@@ -599,3 +599,29 @@ pid_t qd_spawn(char *const arguments[]) {
 }
 
 bool qd_has_ended(pid_t pid, int *status) { return waitpid(pid, status, WNOHANG) == pid; }
+
+bool qd_remove_at_end(const char *path) {
+    int ends[2];
+    if (path[0] != '/' || path[1] == 0 || pipe2(ends, O_CLOEXEC) != 0) return false;
+    posix_spawnattr_t attributes;
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_init(&attributes);
+    posix_spawn_file_actions_init(&actions);
+    sigset_t none;
+    sigemptyset(&none);
+    posix_spawnattr_setsigmask(&attributes, &none);
+    // A session of its own: neither ^C nor a closed window reaches it, and it holds no terminal.
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSID);
+    posix_spawn_file_actions_adddup2(&actions, ends[0], STDIN_FILENO);
+    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+    posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+    char *const arguments[] = {"/bin/sh", "-c", "read -r end; rm -rf -- \"$1\"", "sh", (char *)path, NULL};
+    pid_t pid = 0;
+    int error = posix_spawn(&pid, arguments[0], &actions, &attributes, arguments, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attributes);
+    close(ends[0]);
+    // The writing end stays open until this process ends; nothing is ever written to it.
+    if (error) close(ends[1]);
+    return error == 0;
+}

@@ -164,6 +164,8 @@ public enum DataEvent: Sendable {
     case searchResults(RequestID, keys: [KeySummary], scanned: Int64, isFinished: Bool, failure: String?)
     /// In revision order; put `revision` of the newest.
     case changes([KeyChange], revision: Int64)
+    /// The stream of changes missed some (it started late, or its revision was compacted): what is listed is read again.
+    case keysStale
     case watch(WatchID, WatchUpdate)
     case finished(CommandResult)
     /// `content` nil: the editor failed or was left without saving; `message` says what happened then.

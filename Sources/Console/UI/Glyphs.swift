@@ -9,9 +9,10 @@ public enum GlyphSet: Hashable, Sendable {
 enum Glyphs {
     static func ascii(for scalar: UInt32) -> UInt8 {
         switch scalar {
-        case 0x2500, 0x2501, 0x2504, 0x2574, 0x2576: UInt8(ascii: "-")          // ─ ━ ┄
-        case 0x2502, 0x2503, 0x2506: UInt8(ascii: "|")                          // │ ┃
-        case 0x250c...0x2518, 0x251c...0x254b, 0x256d...0x2570: UInt8(ascii: "+") // corners and joints, heavy and round
+        case 0x2500, 0x2501, 0x2212: UInt8(ascii: "-")                          // ─ ━ −
+        case 0x2502, 0x2503, 0x2590: UInt8(ascii: "|")                          // │ ┃ ▐
+        case 0x2022: UInt8(ascii: "*")                                          // • mark
+        case 0x250c...0x254b, 0x256d...0x2570: UInt8(ascii: "+") // corners and joints, heavy and round
         case 0x254c: UInt8(ascii: "c")                                          // ╌ candidate
         case 0x254e: UInt8(ascii: ":")                                          // ╎ down lane
         case 0x2588: UInt8(ascii: "#")                                          // █

@@ -57,11 +57,14 @@ extension Model {
             canvas.text(name(row, parent), x + 2, y, width: width, .ink(.text))
             canvas.spans(facts, end - facts.cellWidth, y)
         case .key(let summary):
-            let facts = keyFacts(summary, row)
+            // The name comes first: where it has no room, the size goes, then the version.
+            let text = name(row, parent)
+            var facts = keyFacts(summary, row)
+            while facts.count > 1, end - x - 2 - facts.cellWidth < text.cellWidth { facts.remove(at: max(0, facts.count - 2)) }
             let width = end - x - 2 - facts.cellWidth
             let isMarked = keys.isMarked(summary.key)
             if isMarked { canvas.text("•", x, y, .ink(.match, .bold)) }
-            canvas.text(name(row, parent), x + 2, y, width: width, .ink(isMarked ? .match : .text))
+            canvas.text(text, x + 2, y, width: width, .ink(isMarked ? .match : .text))
             canvas.spans(facts, end - facts.cellWidth, y)
             if isMarked, !isSelected { canvas.background(Rect(column: inside.column, row: y, columns: inside.columns, rows: 1), .mark) }
         case .gap(let gap):

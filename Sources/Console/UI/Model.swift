@@ -269,6 +269,8 @@ struct RateSeries: Hashable, Sendable {
             atSecondStart = lastRevision
             return
         }
+        // The clock was set back.
+        if now < start { secondStart = now }
         let elapsed = Int((now - start) / 1_000)
         guard elapsed >= 1 else { return }
         var delta: Int?

@@ -190,7 +190,7 @@ extension Model {
 
     func drawHints(_ canvas: inout Canvas, _ rect: Rect) {
         let freshness = freshnessSpans
-        let room = rect.columns - freshness.cellWidth - 3
+        let room = rect.columns - freshness.cellWidth - 2
         struct Hint { var spans: [Span]; var rank: Int; var group: Int; var width: Int }
         var hints: [Hint] = []
         var seen: Set<Verb> = []
@@ -205,7 +205,7 @@ extension Model {
                               rank: entry.rank, group: group, width: label.cellWidth + 1 + hint.cellWidth))
         }
         func total(_ list: [Hint]) -> Int {
-            list.reduce(0) { $0 + $1.width + 2 } + (list.contains { $0.group == 1 } && list.contains { $0.group == 0 } ? 2 : 0)
+            list.reduce(-2) { $0 + $1.width + 2 } + (list.contains { $0.group == 1 } && list.contains { $0.group == 0 } ? 2 : 0)
         }
         while total(hints) > room, let worst = hints.indices.max(by: { hints[$0].rank < hints[$1].rank }) { hints.remove(at: worst) }
         var x = rect.column + 1

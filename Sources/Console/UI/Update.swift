@@ -2,7 +2,7 @@
 ///
 /// Cost: O(1) for input, O(batch · log) for data; never proportional to the number of keys.
 public func update(_ model: inout Model, _ action: Action, at now: Moment) -> [Command] {
-    if model.now < now { model.now = now }
+    model.move(to: now)
     var commands: [Command] = []
     switch action {
     case .key(let key): model.handle(key, &commands)
@@ -26,6 +26,19 @@ public func update(_ model: inout Model, _ action: Action, at now: Moment) -> [C
 
 extension Model {
     // MARK: Time
+
+    /// Small steps back (events stamped a little earlier) are ignored; a clock that was set back is followed, and nothing waits for
+    /// the old time to come again.
+    mutating func move(to time: Moment) {
+        if now - time > 2_000 {
+            if keys.previewDue != nil { keys.previewDue = time }
+            if keys.search?.askAt != nil { keys.search!.askAt = time }
+            if let toast, time < toast.at { self.toast?.at = time }
+            now = time
+        } else if now < time {
+            now = time
+        }
+    }
 
     /// What time alone brings about.
     mutating func advance(_ commands: inout [Command]) {

@@ -37,6 +37,7 @@ extension Model {
             cluster.revision = max(cluster.revision ?? revision, revision)
             rates.observe(revision: cluster.revision)
             receive(changes)
+        case .keysStale: if screen == .keys || keys.isFollowing { reloadKeys() }
         case .watch(let id, let update): receive(id, update)
         case .finished(let result): receive(result, &commands)
         case .editorClosed(let request, let content, let message): receiveEditor(request, content, message, &commands)

@@ -86,6 +86,8 @@ struct WatchSession: Hashable, Sendable {
             secondStart = now
             return
         }
+        // The clock was set back.
+        if now < start { secondStart = now }
         let elapsed = Int((now - start) / 1_000)
         guard elapsed >= 1 else { return }
         perSecond.append(thisSecond / elapsed)

@@ -16,6 +16,7 @@ final class ClusterMonitor: Sendable {
         var naps: [Int: Task<Void, Never>] = [:]
         var lastNap = 0
         var lastAnswer: Moment?
+        var revisions = RevisionClock()
         var lastFailure = "connecting"
         var onMemberLost: @Sendable (UInt64) -> Void = { _ in }
         var lostAt: [UInt64: Moment] = [:]
@@ -80,7 +81,15 @@ final class ClusterMonitor: Sendable {
         }
     }
 
-    func sawRevision(_ revision: Int64) { state.withLock { $0.tracker.sawRevision(revision) } }
+    func sawRevision(_ revision: Int64) {
+        state.withLock { state in
+            state.tracker.sawRevision(revision)
+            state.revisions.saw(revision, at: Clock.now())
+        }
+    }
+
+    /// When a revision was made, if this console was there.
+    func time(of revision: Int64) -> Moment? { state.withLock { $0.revisions.time(of: revision) } }
 
     /// Everything is asked now rather than at its next time.
     func refresh() {
@@ -289,6 +298,7 @@ final class ClusterMonitor: Sendable {
         let tolerance = period()
         state.withLock { state in
             state.lastAnswer = now
+            state.revisions.saw(answer.revision, at: now)
             state.tracker.heard(answer, at: now, toleranceMilliseconds: tolerance)
             if host == nil { state.tracker.setServerVersion("etcd \(status.version)") }
             state.tracker.setConnected(true, reason: "", at: now)

@@ -222,7 +222,7 @@ extension ClusterSession {
                     break
                 }
                 versions.append(KeyVersion(revision: found.modRevision.rawValue, version: found.version, value: found.value,
-                                           lease: UInt64(bitPattern: found.lease.rawValue)))
+                                           lease: UInt64(bitPattern: found.lease.rawValue), at: monitor.time(of: found.modRevision.rawValue)))
                 if found.version <= 1 {
                     isComplete = true
                     break

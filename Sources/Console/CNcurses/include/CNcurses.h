@@ -123,5 +123,8 @@ void qd_release_stderr(void);
 
 /// Starts a program with all signals as they were by default, in the foreground of this terminal. Returns its pid or -errno.
 pid_t qd_spawn(char *const arguments[]);
+/// Starts a small process that removes the directory `path` when this one has ended, however it ended (also by SIGKILL): it waits for the
+/// end of a pipe that only we hold. False when it could not be started.
+bool qd_remove_at_end(const char *path);
 /// True once `pid` has ended; its status (as waitpid gives it) in `status`.
 bool qd_has_ended(pid_t pid, int *status);
