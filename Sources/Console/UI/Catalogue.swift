@@ -133,7 +133,7 @@ enum Catalogue {
     /// Hints of narrow screens.
     static func short(_ hint: String) -> String {
         switch hint {
-        case "restart": "start"
+        case "restart": "up"
         case "isolate": "cut"
         case "lead here": "lead"
         case "workload": "load"

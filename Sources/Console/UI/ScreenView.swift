@@ -190,7 +190,7 @@ extension Model {
 
     func drawHints(_ canvas: inout Canvas, _ rect: Rect) {
         let freshness = freshnessSpans
-        let room = rect.columns - freshness.cellWidth - 2
+        let room = rect.columns - freshness.cellWidth - 3
         struct Hint { var spans: [Span]; var rank: Int; var group: Int; var width: Int }
         var hints: [Hint] = []
         var seen: Set<Verb> = []
