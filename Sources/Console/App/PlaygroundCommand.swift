@@ -36,7 +36,9 @@ struct PlaygroundCommand: ParsableCommand {
         // Even a SIGKILL leaves nothing behind. Without the helper all other ends still clean up.
         if host.isTemporary { _ = qd_remove_at_end(host.dataDirectory) }
         let mailbox = Mailbox()
-        var cluster = ClusterState(name: "playground", kind: .playground, mode: console.isReadOnly ? .readOnly : .readWrite,
+        // Two playgrounds beside each other are told apart by where their data are kept.
+        let name = options.dataDirectory.map { ($0 as NSString).lastPathComponent } ?? "demo"
+        var cluster = ClusterState(name: name, kind: .playground, mode: console.isReadOnly ? .readOnly : .readWrite,
                                    members: host.nodes.map { MemberState(id: $0.id, name: $0.name, endpoint: $0.clientEndpoint) })
         cluster.serverVersion = "quarterdeck \(Version.text)"
         let connection = ConnectionOptions(endpoints: host.nodes.map(\.clientEndpoint))

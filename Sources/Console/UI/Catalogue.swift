@@ -259,7 +259,9 @@ extension Model {
             guard keys.value.current != nil else { return "the value is still on its way" }
         case .deleteKey:
             if keys.marks.isEmpty, keys.selectedRow.map(\.isGap) ?? true { return "select a key or a directory" }
-        case .history, .copyKey:
+        case .history:
+            if keys.selectedKey == nil { return "a directory has no history: select a key" }
+        case .copyKey:
             if keys.selectedRow.map(\.isGap) ?? true { return "select a key" }
         case .valueMode:
             if keys.value.current == nil { return "no value to show" }

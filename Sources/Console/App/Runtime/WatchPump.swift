@@ -99,6 +99,8 @@ final class WatchPump: Sendable {
                 let revision = try await stream.started().rawValue
                 state.withLock { $0.revision = max($0.revision, (fromRevision ?? 0) > 0 ? 0 : revision) }
                 mailbox.post(.watch(id, .live(revision: revision)))
+                // Its answer tells which member serves the watch, before there is any event.
+                stream.requestProgress()
                 for try await batch in stream { await received(batch) }
                 return // cancelled
             } catch EtcdError.compacted(let revision) {
@@ -175,7 +177,11 @@ extension ClusterSession {
         var query = WatchQuery(.prefix(Key([])))
         while !Task.isCancelled {
             do {
-                for try await batch in client.watch(query) {
+                let stream = client.watch(query)
+                _ = try await stream.started()
+                // Pages may have been read before the watch began.
+                mailbox.post(.keysStale)
+                for try await batch in stream {
                     batcher.add(batch.events.map { event in
                         KeyChange(summary: KeySummary(event.kv, valueSize: event.kv.value.count), isDelete: event.kind == .delete)
                     })
@@ -183,6 +189,7 @@ extension ClusterSession {
                 }
                 return
             } catch EtcdError.compacted(let revision) {
+                // What happened below it is gone: the next watch reads the tree anew when it begins.
                 query.startRevision = revision
             } catch {
                 guard !Task.isCancelled, !(error is CancellationError) else { return }
