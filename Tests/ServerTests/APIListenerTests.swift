@@ -49,7 +49,10 @@ import Wire
     }
 
     @Test func protocolIsToldFromTheFirstBytesHoweverTheyArrive() async throws {
-        try await TestBed.run { bed in
+        var bounds = ClientBounds()
+        // Byte by byte takes its time on a busy machine; the timeout has a test of its own.
+        bounds.sniffTimeout = .seconds(300)
+        try await TestBed.run(bounds: bounds) { bed in
             let text = "GET /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
             let (channel, collector) = try await RawConnection.open(bed.port, group: bed.group)
             for byte in text.utf8 { try await channel.writeAndFlush(ByteBuffer(bytes: [byte])).get() }

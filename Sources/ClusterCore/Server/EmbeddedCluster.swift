@@ -42,6 +42,13 @@ public final class EmbeddedCluster: @unchecked Sendable {
     private let makeClock: @Sendable (MemberID) -> any NodeClock
     private let logger: Logger
     private let running = NIOLockedValueBox<[MemberID: Node]>([:])
+    /// The latest life of each node, also after its end.
+    private let latest = NIOLockedValueBox<[MemberID: WeakNode]>([:])
+    private final class WeakNode: @unchecked Sendable {
+        // @unchecked: a weak reference is set once, and the runtime clears it atomically.
+        weak var node: Node?
+        init(_ node: Node) { self.node = node }
+    }
     private let observer = NIOLockedValueBox<(@Sendable (Event) -> Void)?>(nil)
 
     /// - Parameters:
@@ -102,12 +109,18 @@ public final class EmbeddedCluster: @unchecked Sendable {
     public func start(_ id: MemberID) async throws(NodeError) {
         guard let at = nodes.firstIndex(where: { $0.id == id }) else { throw .configuration("no node \(id) in this cluster") }
         guard node(id) == nil else { throw .configuration("\(nodes[at].name) runs already") }
+        // Files and directory lock of the life before close with its last reference, which a task that is just ending may still hold.
+        if let before = latest.withLockedValue({ $0[id] }) {
+            let deadline = SystemClock().now() + .seconds(5)
+            while before.node != nil, SystemClock().now() < deadline { try? await Task.sleep(for: .milliseconds(2)) }
+        }
         var environment = NodeEnvironment(clientGroup: clientGroup, replicaGroup: replicaGroup, logger: logger)
         environment.disk = makeDisk(id)
         environment.clock = makeClock(id)
         environment.links = links
         environment.observe = { [observer] note, at in observer.withLockedValue { $0 }?(Event(node: id, at: at, note: note)) }
         let node = try await Node.start(configurations[at], in: environment)
+        latest.withLockedValue { $0[id] = WeakNode(node) }
         running.withLockedValue { $0[id] = node }
         node.ended.whenSuccess { [weak self] error in
             self?.running.withLockedValue { if $0[id] === node { $0[id] = nil } }
