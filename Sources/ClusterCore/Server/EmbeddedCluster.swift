@@ -43,11 +43,14 @@ public final class EmbeddedCluster: @unchecked Sendable {
     private let logger: Logger
     private let running = NIOLockedValueBox<[MemberID: Node]>([:])
     /// The latest life of each node, also after its end.
-    private let latest = NIOLockedValueBox<[MemberID: WeakNode]>([:])
-    private final class WeakNode: @unchecked Sendable {
-        // @unchecked: a weak reference is set once, and the runtime clears it atomically.
-        weak var node: Node?
-        init(_ node: Node) { self.node = node }
+    private let latest = NIOLockedValueBox<[MemberID: Life]>([:])
+    private final class Life: @unchecked Sendable {
+        // @unchecked: weak references are set once, and the runtime clears them atomically.
+        private weak var node: Node?
+        private weak var driver: ReplicaDriver?
+        init(_ node: Node) { (self.node, driver) = (node, node.driver) }
+        /// Its files and its directory lock are closed.
+        var isOver: Bool { node == nil && driver == nil }
     }
     private let observer = NIOLockedValueBox<(@Sendable (Event) -> Void)?>(nil)
 
@@ -112,7 +115,7 @@ public final class EmbeddedCluster: @unchecked Sendable {
         // Files and directory lock of the life before close with its last reference, which a task that is just ending may still hold.
         if let before = latest.withLockedValue({ $0[id] }) {
             let deadline = SystemClock().now() + .seconds(5)
-            while before.node != nil, SystemClock().now() < deadline { try? await Task.sleep(for: .milliseconds(2)) }
+            while !before.isOver, SystemClock().now() < deadline { try? await Task.sleep(for: .milliseconds(2)) }
         }
         var environment = NodeEnvironment(clientGroup: clientGroup, replicaGroup: replicaGroup, logger: logger)
         environment.disk = makeDisk(id)
@@ -120,7 +123,7 @@ public final class EmbeddedCluster: @unchecked Sendable {
         environment.links = links
         environment.observe = { [observer] note, at in observer.withLockedValue { $0 }?(Event(node: id, at: at, note: note)) }
         let node = try await Node.start(configurations[at], in: environment)
-        latest.withLockedValue { $0[id] = WeakNode(node) }
+        latest.withLockedValue { $0[id] = Life(node) }
         running.withLockedValue { $0[id] = node }
         node.ended.whenSuccess { [weak self] error in
             self?.running.withLockedValue { if $0[id] === node { $0[id] = nil } }

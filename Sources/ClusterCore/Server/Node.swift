@@ -219,6 +219,7 @@ public final class Node: @unchecked Sendable {
             self.diskThread.stop(abandoning: false)
             self.backendThread.stop(abandoning: false)
         }
+        try? await loop.submit { self.driver.dismantle() }.get()
         end(nil)
     }
 
@@ -237,6 +238,7 @@ public final class Node: @unchecked Sendable {
             self.diskThread.stop(abandoning: true)
             self.backendThread.stop(abandoning: true)
         }
+        try? await loop.submit { self.driver.dismantle() }.get()
     }
 
     /// The disk failed or the machine cannot go on: no acknowledgement, vote or read leaves this member any more.

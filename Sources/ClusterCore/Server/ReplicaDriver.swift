@@ -297,6 +297,22 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         deliveries = []
     }
 
+    /// Lets go of everything around the machine, after `stop` and after the threads have ended: they and the peers know the driver, and
+    /// files must close with the last user, so that the same process can open them again.
+    func dismantle() {
+        loop.preconditionInEventLoop()
+        precondition(isStopped, "a running driver needs its parts")
+        sendToPeers = { _ in }
+        sendSnapshot = { _ in }
+        observe = nil
+        fail = { _ in }
+        whenBackendIdle = []
+        effects = ReplicaEffects()
+        diskThread = nil
+        backendThread = nil
+        mailbox.withLockedValue { $0.events = [] }
+    }
+
     var isLeader: Bool { replica.isLeader }
     var leader: MemberID { replica.leader }
     func takeFinalCommit() -> BackendCommit? { replica.isCommittingBackend ? nil : replica.finalCommit() }
