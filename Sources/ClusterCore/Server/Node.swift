@@ -53,7 +53,6 @@ public final class Node: @unchecked Sendable {
     private let endedPromise: EventLoopPromise<NodeError?>
     private enum Phase { case running, stopping, stopped }
     private let phase = NIOLockedValueBox(Phase.running)
-    private let storeNumber: NIOLockedValueBox<UInt64>
 
     /// Loads the files and starts to listen. Returns when clients and peers can connect; does not wait for a leader.
     public static func start(_ configuration: NodeConfiguration, in environment: NodeEnvironment) async throws(NodeError) -> Node {
@@ -80,7 +79,8 @@ public final class Node: @unchecked Sendable {
         // Loading takes as long as the store is large: not on a loop.
         let mapSize = LMDBBackend.mapSizeBytes(quotaBytes: Int(min(options.effectiveQuotaBytes, 1 << 40)))
         let opened = UncheckedBox(try await NIOThreadPool.singleton.runIfActive {
-            UncheckedBox(try files.open(identity: LogIdentity(cluster: cluster, member: own), members: members, mapSizeBytes: mapSize))
+            UncheckedBox(try files.open(identity: LogIdentity(cluster: cluster, member: own), members: members, mapSizeBytes: mapSize,
+                                       mayFound: !configuration.isExistingCluster))
         }.value)
         let state = opened.value.state
         var logger = environment.logger
@@ -162,7 +162,7 @@ public final class Node: @unchecked Sendable {
             throw error
         }
         let node = Node(identity: identity, configuration: configuration, driver: driver, loop: loop, peers: peers, listeners: listeners,
-                        diskThread: diskThread, backendThread: backendThread, lock: lock, logger: logger, storeNumber: storeNumber)
+                        diskThread: diskThread, backendThread: backendThread, lock: lock, logger: logger)
         failed.withLockedValue { $0 = { [weak node] reason in node?.fail(reason) } }
         try await loop.submit {
             peers.setPeers(peerAddresses)
@@ -181,8 +181,7 @@ public final class Node: @unchecked Sendable {
     }
 
     private init(identity: NodeIdentity, configuration: NodeConfiguration, driver: ReplicaDriver, loop: any EventLoop, peers: PeerTransport,
-                 listeners: [ClientListener], diskThread: DiskThread, backendThread: BackendThread, lock: DirectoryLock, logger: Logger,
-                 storeNumber: NIOLockedValueBox<UInt64>) {
+                 listeners: [ClientListener], diskThread: DiskThread, backendThread: BackendThread, lock: DirectoryLock, logger: Logger) {
         self.identity = identity
         self.configuration = configuration
         self.driver = driver
@@ -193,7 +192,6 @@ public final class Node: @unchecked Sendable {
         self.backendThread = backendThread
         self.lock = lock
         self.logger = logger
-        self.storeNumber = storeNumber
         endedPromise = loop.makePromise()
         ended = endedPromise.futureResult
     }

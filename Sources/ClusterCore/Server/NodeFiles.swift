@@ -36,7 +36,8 @@ struct NodeFiles {
     }
 
     /// Opens what is there, or founds a new member.
-    func open(identity: LogIdentity, members: [Member], mapSizeBytes: Int) throws(NodeError) -> Opened {
+    /// - Parameter mayFound: false for a member that was told to join a cluster that exists: founding one beside it would split it.
+    func open(identity: LogIdentity, members: [Member], mapSizeBytes: Int, mayFound: Bool) throws(NodeError) -> Opened {
         do {
             if try disk.exists(dataDirectory + "/member/snap/db") {
                 throw NodeError.dataDirectory("\(dataDirectory) holds the data of a real etcd member, which this program does not read: choose another --data-dir")
@@ -65,6 +66,10 @@ struct NodeFiles {
             if found == nil {
                 guard !hasLog else {
                     throw NodeError.dataDirectory("\(dataDirectory) has a log but no store: restore the missing files, or clear the directory and add this member anew")
+                }
+                guard mayFound else {
+                    throw NodeError.configuration("--initial-cluster-state existing: joining a running cluster is not supported yet, and \(dataDirectory) holds no member; "
+                        + "use an existing --data-dir, or new to found a cluster")
                 }
                 let backend = try LMDBBackend(path: storePath(1), mapSizeBytes: mapSizeBytes)
                 try backend.commit(ReplicaState.bootstrap(members))

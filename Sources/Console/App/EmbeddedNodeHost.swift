@@ -13,7 +13,6 @@ final class EmbeddedNodeHost: NodeHost, @unchecked Sendable {
     let dataDirectory: String
     let isTemporary: Bool
     private let cluster: EmbeddedCluster
-    private let electionTimeoutMilliseconds: Int
 
     private struct Life {
         var process = NodeProcessState.starting
@@ -22,11 +21,10 @@ final class EmbeddedNodeHost: NodeHost, @unchecked Sendable {
     private let lives: NIOLockedValueBox<[UInt64: Life]>
     private let handler = NIOLockedValueBox<(@Sendable (NodeEvent) -> Void)?>(nil)
 
-    init(cluster: EmbeddedCluster, dataDirectory: String, isTemporary: Bool, electionTimeoutMilliseconds: Int) {
+    init(cluster: EmbeddedCluster, dataDirectory: String, isTemporary: Bool) {
         self.cluster = cluster
         self.dataDirectory = dataDirectory
         self.isTemporary = isTemporary
-        self.electionTimeoutMilliseconds = electionTimeoutMilliseconds
         nodes = cluster.nodes.map {
             HostedNode(id: $0.id.rawValue, name: $0.name, clientEndpoint: $0.clientURL.authority, peerEndpoint: $0.peerURL.authority)
         }

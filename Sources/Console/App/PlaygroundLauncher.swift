@@ -32,8 +32,7 @@ enum PlaygroundLauncher {
         replica.raft.heartbeatInterval = .milliseconds(Int64(options.heartbeatMilliseconds))
         replica.raft.electionTimeout = .milliseconds(Int64(options.electionMilliseconds))
         let cluster = EmbeddedCluster(ports: ports, dataDirectory: directory, options: replica)
-        return EmbeddedNodeHost(cluster: cluster, dataDirectory: directory, isTemporary: options.dataDirectory == nil,
-                                electionTimeoutMilliseconds: options.electionMilliseconds)
+        return EmbeddedNodeHost(cluster: cluster, dataDirectory: directory, isTemporary: options.dataDirectory == nil)
     }
 
     private static func ports(_ options: PlaygroundOptions) throws -> [(client: Int, peer: Int)] {
