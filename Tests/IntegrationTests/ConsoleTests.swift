@@ -259,8 +259,10 @@ extension Integration.ConsoleTests {
             terminal.send(" more")
             terminal.send(.controlS)
             // On a cluster of others every write is asked about.
-            try terminal.wait(for: "Write this change?")
-            #expect(terminal.screen.text.contains("- text") && terminal.screen.text.contains("+ text more"))
+            // One condition: a frame may arrive in pieces.
+            try terminal.wait("the question with the change") {
+                $0.text.contains("Write this change?") && $0.text.contains("- text") && $0.text.contains("+ text more")
+            }
             terminal.send("y")
             try terminal.wait(untilGone: "Edit plain")
             #expect(try await ctl("get", "plain", "--print-value-only") == "text more\n")
