@@ -81,7 +81,7 @@ import Testing
         session.type("kn2")
         #expect(session.model.paletteItems("kn2").first?.title == "kill n2")
         session.press(.enter)
-        #expect(session.commands.contains { if case .killNode(_, member: 0xfd42_2379_fda5_0e48) = $0 { true } else { false } })
+        #expect(session.commands.contains { if case .addFault(_, .kill(0xfd42_2379_fda5_0e48), _) = $0 { true } else { false } })
         session.press(.control("p"))
         session.type("theme")
         session.press(.enter)

@@ -145,8 +145,10 @@ struct FakeCluster {
         case .saveEvents(let id, let path, let events): return done(id, detail: "\(events.count) events saved to \(path)")
         case .setWorkload(let id, _): return done(id)
         case .copyToClipboard(let id, _), .saveScreen(let id): return done(id)
-        case .killNode(let id, _), .restartNode(let id, _), .pauseNode(let id, _), .resumeNode(let id, _), .isolateNode(let id, _), .rejoinNode(let id, _), .transferLeadership(let id, _): return done(id)
-        case .openEditor, .followKeys, .cancelSearch, .closeWatch, .useTheme, .refresh, .redraw, .suspend, .quit: return []
+        case .addFault(let id, _, _), .healFault(let id, _), .healAllFaults(let id), .restartNode(let id, _), .transferLeadership(let id, _), .runScenario(let id, _), .stopScenario(let id),
+             .setCanary(let id, _), .record(let id, _), .export(let id, _, _):
+            return done(id)
+        case .openEditor, .followKeys, .cancelSearch, .closeWatch, .useTheme, .refresh, .redraw, .suspend, .replay, .quit: return []
         }
     }
 }

@@ -331,9 +331,9 @@ import Testing
         session.press(KeyPress("P"), KeyPress("X"), KeyPress("K"), KeyPress("L"), KeyPress("W"))
         let id = session.model.cluster.members[0].id
         let expected: [(Command) -> Bool] = [
-            { if case .pauseNode(_, id) = $0 { true } else { false } }, { if case .isolateNode(_, id) = $0 { true } else { false } },
-            { if case .killNode(_, id) = $0 { true } else { false } }, { if case .transferLeadership(_, id) = $0 { true } else { false } },
-            { if case .setWorkload(_, true) = $0 { true } else { false } },
+            { if case .addFault(_, .pause(id), _) = $0 { true } else { false } }, { if case .addFault(_, .isolate(id), _) = $0 { true } else { false } },
+            { if case .addFault(_, .kill(id), _) = $0 { true } else { false } }, { if case .transferLeadership(_, id) = $0 { true } else { false } },
+            { if case .setWorkload(_, .some) = $0 { true } else { false } },
         ]
         #expect(session.commands.count == 5)
         for (command, isExpected) in zip(session.commands, expected) { #expect(isExpected(command), "\(command)") }
@@ -341,7 +341,7 @@ import Testing
         state.members[0].health = .paused(since: session.model.now)
         session.tell(.cluster(state))
         session.press(KeyPress("P"))
-        #expect({ if case .resumeNode(_, id)? = session.commands.last { true } else { false } }())
+        #expect({ if case .healFault(_, .pause(id))? = session.commands.last { true } else { false } }())
         state.members[0].health = .down(since: session.model.now, reason: "killed")
         session.tell(.cluster(state))
         session.press(KeyPress("K"))

@@ -81,6 +81,8 @@ struct PlainConsole {
         case .compacted(let revision): "compacted to revision \(revision)"
         case .leaseExpired(let lease, let keys): "lease \(String(lease, radix: 16)) expired, \(keys) keys gone"
         case .workload(let isOn): "workload \(isOn ? "on" : "off")"
+        case .faultOn(let text): "fault: \(text)"
+        case .faultOff(let text): "healed: \(text)"
         case .note(let text, _): text
         }
     }

@@ -10,11 +10,16 @@ enum Verb: Hashable, Sendable {
     case mark, clearMarks, valueMode, flatList, history, watchThis, copyKey, restoreVersion
     case addWatch, closeWatch, freeze, clearStream, saveStream
     case editorSave, editorExternal, editorUndo, editorRedo, editorFormat, editorCancel
+    case elections(ElectionsVerb)
+    case latency(LatencyVerb)
+    case chaos(ChaosVerb)
+    case log(LogVerb)
 }
 
 /// Where a key means something. The active ones are looked through in order: the panel's, the view's, everywhere.
 enum Context: Hashable, Sendable {
     case everywhere, overview, keys, tree, value, history, watch, watchList, stream, editor
+    case elections, latency, chaos, log
 }
 
 /// A row of the catalogue.
@@ -51,7 +56,7 @@ enum HelpSection: Int, CaseIterable, Hashable, Sendable {
 /// The one table of actions: dispatch, the hints line, help and the palette all come from it, so nothing is hidden and nothing clashes.
 enum Catalogue {
     static let entries: [CatalogueEntry] = {
-        var list: [CatalogueEntry] = []
+        var list = electionsEntries + latencyEntries + chaosEntries + logEntries
         func add(_ verb: Verb, _ name: String, _ context: Context, _ keys: [KeyPress], hint: String? = nil, _ help: String,
                  rank: Int = 50, changes: Bool = false, _ section: HelpSection) {
             list.append(CatalogueEntry(verb: verb, name: name, context: context, keys: keys, hint: hint, help: help, rank: rank, changes: changes, section: section))
@@ -211,11 +216,16 @@ extension Model {
         case .history: .history
         case .watchList: .watchList
         case .stream: .stream
+        default: nil
         }
         let view: Context? = switch screen {
         case .overview: .overview
         case .keys: .keys
         case .watch: .watch
+        case .elections: .elections
+        case .latency: .latency
+        case .chaos: .chaos
+        case .log: .log
         default: nil
         }
         return [own, view, .everywhere].compactMap { $0 }
@@ -277,6 +287,10 @@ extension Model {
             guard case .key? = keys.selectedRow?.kind else { return "only keys can be marked; D on a directory deletes all of it" }
         case .closeWatch, .freeze, .clearStream, .saveStream:
             if watch.sessions.isEmpty { return "no watch is open: a opens one" }
+        case .elections(let verb): return obstacle(to: verb)
+        case .latency(let verb): return obstacle(to: verb)
+        case .chaos(let verb): return obstacle(to: verb)
+        case .log(let verb): return obstacle(to: verb)
         case .filter:
             if screen == .overview { return "nothing to filter here" }
             if screen == .watch, watch.sessions.isEmpty { return "no watch is open: a opens one" }

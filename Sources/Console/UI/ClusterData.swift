@@ -1,5 +1,5 @@
 /// Wall-clock time in milliseconds since the Unix epoch (UTC). The UI never reads a clock: the runtime passes it in.
-public struct Moment: Hashable, Comparable, Sendable {
+public struct Moment: Hashable, Comparable, Codable, Sendable {
     public var milliseconds: Int64
 
     public init(milliseconds: Int64) { self.milliseconds = milliseconds }
@@ -40,7 +40,7 @@ public struct KeyBytes: Hashable, Comparable, Sendable {
 }
 
 /// What may be written from this console.
-public enum WriteMode: Hashable, Sendable {
+public enum WriteMode: Hashable, Codable, Sendable {
     case readWrite
     /// Each write asks one level harder (attached clusters by default).
     case ask
@@ -49,7 +49,7 @@ public enum WriteMode: Hashable, Sendable {
 }
 
 /// How the console stands with the cluster.
-public enum ConnectionState: Hashable, Sendable {
+public enum ConnectionState: Hashable, Codable, Sendable {
     case connecting
     case connected
     /// No endpoint answers. `reason` is one short line.
@@ -57,12 +57,12 @@ public enum ConnectionState: Hashable, Sendable {
 }
 
 /// A member as last heard of. Everything the source does not tell is nil and drawn as "—".
-public struct MemberState: Hashable, Sendable {
-    public enum Role: Hashable, Sendable {
+public struct MemberState: Hashable, Codable, Sendable {
+    public enum Role: String, Hashable, Codable, Sendable {
         case leader, follower, preCandidate, candidate, learner, unknown
     }
 
-    public enum Health: Hashable, Sendable {
+    public enum Health: Hashable, Codable, Sendable {
         /// Started, or first asked, and not heard of yet.
         case starting
         case up
@@ -113,10 +113,10 @@ public struct MemberState: Hashable, Sendable {
 }
 
 /// The whole cluster as last heard of. The runtime sends a new one when something changed (`DataEvent.cluster`).
-public struct ClusterState: Hashable, Sendable {
-    public enum Kind: Hashable, Sendable { case playground, attached }
+public struct ClusterState: Hashable, Codable, Sendable {
+    public enum Kind: String, Hashable, Codable, Sendable { case playground, attached }
 
-    public struct Alarm: Hashable, Sendable {
+    public struct Alarm: Hashable, Codable, Sendable {
         public var member: String
         /// `NOSPACE` or `CORRUPT`.
         public var kind: String
@@ -165,8 +165,8 @@ public struct ClusterState: Hashable, Sendable {
 }
 
 /// One line of the Events panel. Sending the same `id` again replaces the line (an election whose first commit came later).
-public struct ClusterEvent: Hashable, Sendable {
-    public enum Kind: Hashable, Sendable {
+public struct ClusterEvent: Hashable, Codable, Sendable {
+    public enum Kind: Hashable, Codable, Sendable {
         /// `unavailableMilliseconds`: from the last moment the old leader could commit to the first commit of the new one;
         /// nil while not known. `toleranceMilliseconds` for polled clusters ("± 250 ms").
         case elected(leader: String, previous: String?, fromTerm: UInt64?, term: UInt64, unavailableMilliseconds: Int64?, toleranceMilliseconds: Int64?)
@@ -183,6 +183,9 @@ public struct ClusterEvent: Hashable, Sendable {
         case compacted(revision: Int64)
         case leaseExpired(lease: UInt64, keys: Int)
         case workload(isOn: Bool)
+        /// A fault other than those above was switched on, or ended; both as a line for people: "n5 disk: fsync +20 ms".
+        case faultOn(String)
+        case faultOff(String)
         /// Anything else that is a fact: connection changes of the console, defragmentation ...
         case note(String, isBad: Bool)
     }
@@ -195,42 +198,6 @@ public struct ClusterEvent: Hashable, Sendable {
         self.id = id
         self.at = at
         self.kind = kind
-    }
-}
-
-/// A second of the built-in workload (rate-limited puts and linearizable reads of a few keys).
-public struct WorkloadSample: Hashable, Sendable {
-    public struct Latency: Hashable, Sendable {
-        public var count: Int
-        public var p50Microseconds: Int
-        public var p99Microseconds: Int
-        public var maxMicroseconds: Int
-
-        public init(count: Int, p50Microseconds: Int, p99Microseconds: Int, maxMicroseconds: Int) {
-            self.count = count
-            self.p50Microseconds = p50Microseconds
-            self.p99Microseconds = p99Microseconds
-            self.maxMicroseconds = maxMicroseconds
-        }
-    }
-
-    /// Upper bounds of `putBuckets` in microseconds; the last bucket counts everything above the last bound.
-    public static let bucketBoundsMicroseconds = [500, 1_000, 2_000, 4_000, 8_000, 16_000, 64_000, 1_000_000]
-
-    public var at: Moment
-    /// nil when none finished in that second.
-    public var put: Latency?
-    public var read: Latency?
-    public var failed: Int
-    /// Puts of this second by latency: `bucketBoundsMicroseconds.count + 1` numbers.
-    public var putBuckets: [Int]
-
-    public init(at: Moment, put: Latency?, read: Latency?, failed: Int, putBuckets: [Int]) {
-        self.at = at
-        self.put = put
-        self.read = read
-        self.failed = failed
-        self.putBuckets = putBuckets
     }
 }
 

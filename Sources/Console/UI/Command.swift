@@ -63,16 +63,23 @@ public enum Command: Hashable, Sendable {
     case saveEvents(RequestID, path: String, events: [WatchEvent])
 
     // MARK: Nodes of a playground
-    case killNode(RequestID, member: UInt64)
+    /// Switch a fault on; with `milliseconds`, it ends by itself. The same fault again only moves its end. Answers: `.finished`, and
+    /// `.faults` whenever the list changes.
+    case addFault(RequestID, Fault, milliseconds: Int64?)
+    /// A killed or stopped node starts again, a paused one goes on, links and disks work as before.
+    case healFault(RequestID, Fault)
+    case healAllFaults(RequestID)
+    /// Start a dead node on its data, or stop a live one cleanly and start it. Ends its `.kill`, `.stop` and `.tornTail`.
     case restartNode(RequestID, member: UInt64)
-    case pauseNode(RequestID, member: UInt64)
-    case resumeNode(RequestID, member: UInt64)
-    case isolateNode(RequestID, member: UInt64)
-    case rejoinNode(RequestID, member: UInt64)
+    /// Answers: `.scenario` until it has ended.
+    case runScenario(RequestID, name: String)
+    case stopScenario(RequestID)
     /// Also for attached clusters (MoveLeader).
     case transferLeadership(RequestID, to: UInt64)
-    /// Start or stop the built-in workload. Answers: `.workload` each second while it runs.
-    case setWorkload(RequestID, isOn: Bool)
+    /// Start the built-in workload, change it while it runs, or stop it (nil). Answers: `.workload` each second while it runs.
+    case setWorkload(RequestID, settings: WorkloadSettings?)
+    /// The canary writer, by a person's wish. (The runtime also runs it by itself around faults and elections of a playground.)
+    case setCanary(RequestID, isOn: Bool)
 
     // MARK: The console itself
     /// Leave the screen, run $VISUAL/$EDITOR on a private temporary file with this content, come back. Answer: `.editorClosed`.
@@ -80,6 +87,12 @@ public enum Command: Hashable, Sendable {
     case openEditor(RequestID, content: [UInt8], fileExtension: String)
     /// Put text on the clipboard (OSC 52). Answer: `.finished`.
     case copyToClipboard(RequestID, String)
+    /// Write `content` to `path` (`~` expanded); never overwrites. Answer: `.finished`.
+    case export(RequestID, path: String, content: [UInt8])
+    /// Record everything that the console hears to a file, for `quarterdeck replay`; nil ends the recording. Answer: `.finished`.
+    case record(RequestID, path: String?)
+    /// Only in a replay. Answers: `.replay`.
+    case replay(ReplayControl)
     /// Save the screen as text and ANSI below the state directory. Answer: `.finished`.
     case saveScreen(RequestID)
     /// The theme with this name; the runtime sends `.theme` back.
@@ -95,14 +108,22 @@ public enum Command: Hashable, Sendable {
     /// True for every command that changes the cluster's data or nodes. With `--read-only` none of them is ever emitted.
     public var changesCluster: Bool {
         switch self {
-        case .put, .delete, .rename, .deleteKeys, .deletePrefix, .restore, .killNode, .restartNode, .pauseNode, .resumeNode,
-             .isolateNode, .rejoinNode, .transferLeadership, .setWorkload:
+        case .put, .delete, .rename, .deleteKeys, .deletePrefix, .restore, .addFault, .healFault, .healAllFaults, .restartNode,
+             .runScenario, .stopScenario, .transferLeadership, .setWorkload, .setCanary:
             true
         case .loadDirectory, .loadValue, .loadHistory, .loadLease, .countPrefix, .search, .cancelSearch, .followKeys, .openWatch,
-             .closeWatch, .saveEvents, .openEditor, .copyToClipboard, .saveScreen, .useTheme, .refresh, .redraw, .suspend, .quit:
+             .closeWatch, .saveEvents, .export, .record, .replay, .openEditor, .copyToClipboard, .saveScreen, .useTheme, .refresh, .redraw, .suspend, .quit:
             false
         }
     }
+}
+
+/// What a person does with the clock of a replay.
+public enum ReplayControl: Hashable, Sendable {
+    case play, pause
+    /// 0.1 ... 100 times as fast as it happened.
+    case speed(Double)
+    case seek(Moment)
 }
 
 /// How a command that carries a `RequestID` ended.
@@ -154,6 +175,24 @@ public enum DataEvent: Sendable {
     case cluster(ClusterState)
     case events([ClusterEvent])
     case workload(WorkloadSample)
+    /// What nodes' consensus did. In order for each node; those of several nodes may interleave a little out of order.
+    case raft([RaftEvent])
+    /// State of nodes' consensus: when it changed and at least once a second; the newest of a node replaces the one before.
+    case samples([NodeSample])
+    /// Figures of nodes that do not push, one a scrape.
+    case metrics([MetricsSample])
+    /// In order of being due.
+    case canary([CanaryWrite])
+    case isCanaryOn(Bool)
+    /// All that are on, oldest first.
+    case faults([ActiveFault])
+    case faultSupport(FaultSupport)
+    case logs([LogLine])
+    case scenarios([ScenarioSummary])
+    case scenario(ScenarioProgress)
+    /// nil: no recording runs.
+    case recording(path: String?)
+    case replay(ReplayState)
     case directory(DirectoryPage)
     /// `value` nil and no failure: the key does not exist (at that revision).
     case value(RequestID, key: KeyBytes, value: KeyValue?, failure: String?)

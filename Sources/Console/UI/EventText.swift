@@ -33,6 +33,8 @@ struct EventText {
         case .compacted(let revision): make("▣", .dim, "compacted to revision \(Format.count(revision))")
         case .leaseExpired(let lease, let keys): make("○", .dim, "lease \(Format.hex(lease)) expired, \(Format.plural(Int64(keys), "key")) gone")
         case .workload(let isOn): make("▸", .accent, isOn ? "workload started by you" : "workload stopped by you")
+        case .faultOn(let text): make("▲", .warn, text)
+        case .faultOff(let text): make("▽", .ok, text)
         case .note(let text, let isBad): make(isBad ? "▲" : "·", isBad ? .warn : .dim, text)
         }
         brief = short

@@ -2,7 +2,12 @@
 public enum ViewID: Int, CaseIterable, Hashable, Sendable {
     case overview = 1, keys, watch, elections, latency, members, leases, access, chaos, log
 
-    var isImplemented: Bool { self == .overview || self == .keys || self == .watch }
+    var isImplemented: Bool {
+        switch self {
+        case .overview, .keys, .watch, .elections, .latency, .chaos, .log: true
+        case .members, .leases, .access: false
+        }
+    }
     var keyLabel: String { self == .log ? "0" : String(rawValue) }
 
     var title: String {
@@ -39,6 +44,10 @@ enum Panel: Hashable, Sendable {
     case nodes, events
     case tree, value, history
     case watchList, stream
+    case timeline, steps, cost, elections
+    case heat, stages, fsync, rates, slow
+    case links, newFault, activeFaults, scenarios, load, happened
+    case log
 }
 
 /// A line that says what just happened, at the right of the crumbs row.
@@ -88,6 +97,24 @@ public struct Model: Sendable {
     var overview = OverviewState()
     var keys: KeysState
     var watch = WatchState()
+    var elections = ElectionsState()
+    var latency = LatencyState()
+    var chaos = ChaosState()
+    var log = LogState()
+
+    // MARK: What was heard, for several views
+    /// The newest of each node.
+    var samples: [UInt64: NodeSample] = [:]
+    /// Oldest first.
+    var faults: [ActiveFault] = []
+    var faultSupport = FaultSupport()
+    var isCanaryOn = false
+    var scenarios: [ScenarioSummary] = []
+    /// The one that runs, or the last that ran.
+    var scenario: ScenarioProgress?
+    var recordingPath: String?
+    /// Set in a replay.
+    var replay: ReplayState?
     var paletteHistory: [String] = []
 
     // MARK: Requests under way
@@ -148,6 +175,11 @@ struct PendingWrite: Hashable, Sendable {
         case undo(UndoStep)
         case node(String)
         case workload(Bool)
+        case canary(Bool)
+        case fault(String)
+        case scenario(String)
+        case export(String)
+        case record(isOn: Bool)
         case copy(String)
         case save(String)
         case screen
@@ -165,6 +197,11 @@ struct PendingWrite: Hashable, Sendable {
         case .undo: "undo"
         case .node(let what): what
         case .workload: "workload"
+        case .canary: "canary"
+        case .fault(let what): what
+        case .scenario: "scenario"
+        case .export: "export"
+        case .record: "recording"
         case .copy: "copy"
         case .save: "save"
         case .screen: "screen"
@@ -288,6 +325,8 @@ struct WorkloadSeries: Hashable, Sendable {
     var isOn = false
     /// A switch was asked for and not answered yet.
     var isSwitching = false
+    /// What it does, or will do when switched on.
+    var settings = WorkloadSettings()
     private(set) var samples: [WorkloadSample] = []
 
     mutating func append(_ sample: WorkloadSample) {

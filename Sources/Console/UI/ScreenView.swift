@@ -10,6 +10,10 @@ public func view(_ model: Model) -> CellGrid {
         switch model.screen {
         case .keys: model.drawKeys(&canvas, layout.body)
         case .watch: model.drawWatch(&canvas, layout.body)
+        case .elections: model.drawElections(&canvas, layout.body)
+        case .latency: model.drawLatencyView(&canvas, layout.body)
+        case .chaos: model.drawChaos(&canvas, layout.body)
+        case .log: model.drawLog(&canvas, layout.body)
         default: model.drawOverview(&canvas, layout.body)
         }
         model.drawCrumbs(&canvas, layout.crumbs)

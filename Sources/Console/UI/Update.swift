@@ -113,6 +113,10 @@ extension Model {
             switch screen {
             case .keys: performInKeys(verb, &commands)
             case .watch: performInWatch(verb, &commands)
+            case .elections: performInElections(verb, &commands)
+            case .latency: performInLatency(verb, &commands)
+            case .chaos: performInChaos(verb, &commands)
+            case .log: performInLog(verb, &commands)
             default: performInOverview(verb, &commands)
             }
         }
@@ -128,6 +132,10 @@ extension Model {
             panel = .tree
             enterKeys(&commands)
         case .watch: panel = watch.sessions.isEmpty ? .watchList : .stream
+        case .elections: panel = .timeline
+        case .latency: panel = .heat
+        case .chaos: panel = .links
+        case .log: panel = .log
         default: panel = .nodes
         }
     }
@@ -149,6 +157,10 @@ extension Model {
                 }
                 if watch.sessions[index].frozenAt != nil { thaw(index); return true }
             }
+        case .elections: if stepBackInElections() { return true }
+        case .latency: if stepBackInLatency() { return true }
+        case .chaos: if stepBackInChaos() { return true }
+        case .log: if stepBackInLog() { return true }
         default:
             if overview.eventScroll > 0 { overview.eventScroll = 0; return true }
             if panel != .nodes { panel = .nodes; return true }
@@ -162,6 +174,10 @@ extension Model {
         switch screen {
         case .keys: [.tree, .value, .history]
         case .watch: [.watchList, .stream]
+        case .elections: [.timeline, .steps, .cost, .elections]
+        case .latency: [.heat, .stages, .fsync, .rates, .slow]
+        case .chaos: [.links, .newFault, .activeFaults, .scenarios, .load, .happened]
+        case .log: [.log]
         default: [.nodes, .events]
         }
     }
@@ -207,14 +223,14 @@ extension Model {
         case .bottom: moveOverview(10_000)
         case .open: if let member { overlay = .node(member.id) }
         case .copyEndpoint: if let member { send(.copy(member.endpoint), &commands) { .copyToClipboard($0, member.endpoint) } }
-        case .kill: if let member { send(.node("kill \(member.name)"), &commands) { .killNode($0, member: member.id) } }
+        case .kill: if let member { send(.node("kill \(member.name)"), &commands) { .addFault($0, .kill(member.id), milliseconds: nil) } }
         case .restart: if let member { send(.node("restart \(member.name)"), &commands) { .restartNode($0, member: member.id) } }
         case .pause:
             guard let member else { return }
-            if case .paused = member.health { send(.node("resume \(member.name)"), &commands) { .resumeNode($0, member: member.id) } } else { send(.node("pause \(member.name)"), &commands) { .pauseNode($0, member: member.id) } }
+            if case .paused = member.health { send(.node("resume \(member.name)"), &commands) { .healFault($0, .pause(member.id)) } } else { send(.node("pause \(member.name)"), &commands) { .addFault($0, .pause(member.id), milliseconds: nil) } }
         case .isolate:
             guard let member else { return }
-            if case .isolated = member.health { send(.node("rejoin \(member.name)"), &commands) { .rejoinNode($0, member: member.id) } } else { send(.node("isolate \(member.name)"), &commands) { .isolateNode($0, member: member.id) } }
+            if case .isolated = member.health { send(.node("rejoin \(member.name)"), &commands) { .healFault($0, .isolate(member.id)) } } else { send(.node("isolate \(member.name)"), &commands) { .addFault($0, .isolate(member.id), milliseconds: nil) } }
         case .lead:
             guard let member else { return }
             if cluster.kind == .attached || mode == .ask {
@@ -231,7 +247,8 @@ extension Model {
     mutating func switchWorkload(_ commands: inout [Command]) {
         let isOn = !workload.isOn
         workload.isSwitching = true
-        send(.workload(isOn), &commands) { .setWorkload($0, isOn: isOn) }
+        let settings = isOn ? workload.settings : nil
+        send(.workload(isOn), &commands) { .setWorkload($0, settings: settings) }
     }
 
     private mutating func moveOverview(_ delta: Int) {
@@ -268,6 +285,10 @@ extension Model {
         switch screen {
         case .keys: mouseInKeys(event.position, step: step, layout.body, &commands)
         case .watch: mouseInWatch(event.position, step: step, layout.body)
+        case .elections: mouseInElections(event.position, step: step, layout.body, &commands)
+        case .latency: mouseInLatency(event.position, step: step, layout.body, &commands)
+        case .chaos: mouseInChaos(event.position, step: step, layout.body, &commands)
+        case .log: mouseInLog(event.position, step: step, layout.body, &commands)
         default:
             let place = OverviewLayout(body: layout.body, members: cluster.members.count, hasWatch: !watch.sessions.isEmpty, enlarged: isEnlarged ? panel : nil)
             if place.events.contains(event.position) {

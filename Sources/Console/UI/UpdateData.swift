@@ -7,6 +7,24 @@ extension Model {
         case .workload(let sample):
             workload.append(sample)
             workload.isOn = true
+            latency.heard(sample)
+        case .raft(let fresh): elections.heard(fresh, cluster: cluster)
+        case .samples(let fresh):
+            for sample in fresh { samples[sample.node] = sample }
+            elections.heard(fresh)
+            latency.heard(fresh, cluster: cluster)
+        case .metrics(let fresh): latency.heard(fresh)
+        case .canary(let writes): elections.heard(writes)
+        case .isCanaryOn(let isOn): isCanaryOn = isOn
+        case .faults(let active):
+            elections.heard(active, before: faults, at: now)
+            faults = active
+        case .faultSupport(let support): faultSupport = support
+        case .logs(let lines): log.heard(lines)
+        case .scenarios(let list): scenarios = list
+        case .scenario(let progress): scenario = progress
+        case .recording(let path): recordingPath = path
+        case .replay(let state): replay = state
         case .directory(let page): receive(page)
         case .value(let request, let key, let value, let failure): receiveValue(request, key, value, failure, &commands)
         case .history(let request, let key, let versions, let isComplete, let compactRevision, let failure):
@@ -134,6 +152,11 @@ extension Model {
             workload.isSwitching = false
             workload.isOn = isOn
             say(isOn ? "workload runs" : "workload stopped")
+        case .canary(let isOn): say(isOn ? "canary writes" : "canary stopped")
+        case .fault(let what): say("\(what): \(detail ?? "ok") \(took)")
+        case .scenario(let name): say("scenario \(name): \(detail ?? "started")")
+        case .export: say(detail ?? "exported", .ok)
+        case .record(let isOn): say(detail ?? (isOn ? "recording" : "recording ended"), .ok)
         case .copy(let text): say(detail ?? "copied \(text)", .dim)
         case .save: say(detail ?? "saved", .ok)
         case .screen: say(detail ?? "screen saved", .ok)

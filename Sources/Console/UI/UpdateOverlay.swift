@@ -299,6 +299,10 @@ extension Model {
         case .overview: .overview
         case .keys, .tree, .value, .history, .editor: .keys
         case .watch, .watchList, .stream: .watch
+        case .elections: .elections
+        case .latency: .latency
+        case .chaos: .chaos
+        case .log: .log
         case .everywhere: nil
         }
     }

@@ -105,14 +105,14 @@ final class ClusterSession: CommandRunner {
         case .closeWatch(let id): state.withLock { $0.watches.removeValue(forKey: id) }?.stop()
         case .saveEvents(let id, let path, let events): background { await self.saveEvents(id, path, events) }
 
-        case .killNode(let id, let member): control(id, member, "killed") { try await $0.kill(member) }
         case .restartNode(let id, let member): control(id, member, "restarted") { try await $0.restart(member) }
-        case .pauseNode(let id, let member): control(id, member, "paused") { try await $0.pause(member) }
-        case .resumeNode(let id, let member): control(id, member, "goes on") { try await $0.resume(member) }
-        case .isolateNode(let id, let member): control(id, member, "cut off") { try await $0.isolate(member) }
-        case .rejoinNode(let id, let member): control(id, member, "linked again") { try await $0.heal(member) }
+        case .addFault(let id, let fault, _): addFault(id, fault)
+        case .healFault(let id, let fault): healFault(id, fault)
+        case .healAllFaults(let id), .runScenario(let id, _), .stopScenario(let id), .setCanary(let id, _), .record(let id, _), .export(let id, _, _):
+            finish(id, .failed("not built yet"), since: Clock.monotonicNanoseconds())
+        case .replay: break
         case .transferLeadership(let id, let member): background { await self.transferLeadership(id, to: member) }
-        case .setWorkload(let id, let isOn): setWorkload(id, isOn)
+        case .setWorkload(let id, let settings): setWorkload(id, settings)
 
         case .refresh: monitor.refresh()
         case .openEditor, .copyToClipboard, .saveScreen, .useTheme, .redraw, .suspend, .quit:
@@ -218,8 +218,26 @@ final class ClusterSession: CommandRunner {
         monitor.refresh()
     }
 
-    private func setWorkload(_ id: RequestID, _ isOn: Bool) {
+    private func addFault(_ id: RequestID, _ fault: Fault) {
+        switch fault {
+        case .kill(let member): control(id, member, "killed") { try await $0.kill(member) }
+        case .pause(let member): control(id, member, "paused") { try await $0.pause(member) }
+        case .isolate(let member): control(id, member, "cut off") { try await $0.isolate(member) }
+        default: finish(id, .failed("not built yet"), since: Clock.monotonicNanoseconds())
+        }
+    }
+
+    private func healFault(_ id: RequestID, _ fault: Fault) {
+        switch fault {
+        case .pause(let member): control(id, member, "goes on") { try await $0.resume(member) }
+        case .isolate(let member): control(id, member, "linked again") { try await $0.heal(member) }
+        default: finish(id, .failed("not built yet"), since: Clock.monotonicNanoseconds())
+        }
+    }
+
+    private func setWorkload(_ id: RequestID, _ settings: WorkloadSettings?) {
         let start = Clock.monotonicNanoseconds()
+        let isOn = settings != nil
         if isOn {
             let workload = Workload(client: client, mailbox: mailbox)
             replace(\.workload) { await workload.run() }

@@ -1,0 +1,3 @@
+/// State of the Chaos view.
+struct ChaosState: Hashable, Sendable {
+}

@@ -1,0 +1,4 @@
+extension Model {
+    func drawChaos(_ canvas: inout Canvas, _ body: Rect) {
+    }
+}

@@ -1,0 +1,4 @@
+extension Model {
+    func drawElections(_ canvas: inout Canvas, _ body: Rect) {
+    }
+}

@@ -1,0 +1,4 @@
+extension Model {
+    func drawLatencyView(_ canvas: inout Canvas, _ body: Rect) {
+    }
+}

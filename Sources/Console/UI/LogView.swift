@@ -1,0 +1,4 @@
+extension Model {
+    func drawLog(_ canvas: inout Canvas, _ body: Rect) {
+    }
+}
