@@ -1,5 +1,9 @@
+import Server
+import UI
+
 /// What a playground asks of the nodes that the console itself started. The console's data still come through the client library
-/// like from any cluster; this seam adds what only an owner can have: faults, and news the moment they happen.
+/// like from any cluster; this seam adds what only an owner can have: faults, and news the moment they happen. Its caller for faults is
+/// `FaultBoard`, which knows which of them are on.
 ///
 /// All members may be called from any task at the same time. Operations on a node return when they have taken effect (killed: its
 /// ports are closed; restarted: it listens) and throw `NodeHostError` with one line for the person.
@@ -23,14 +27,21 @@ protocol NodeHost: AnyObject, Sendable {
 
     /// Abruptly: nothing is flushed, connections drop, what was not fsynced is lost.
     func kill(_ id: UInt64) async throws
-    /// Starts a dead node on its data directory, or stops a live one cleanly and starts it.
+    /// Cleanly: leadership is handed over first. The node is `.dead(reason: "stopped")` then.
+    func stop(_ id: UInt64) async throws
+    /// Starts a dead node on its data directory, or stops a live one cleanly and starts it. It starts under the plan obeyed last.
     func restart(_ id: UInt64) async throws
     /// The node stops doing anything (no ticks, no messages, no answers) while its connections stay open; and goes on.
     func pause(_ id: UInt64) async throws
     func resume(_ id: UInt64) async throws
-    /// Cuts all peer links of the node in both directions; clients still reach it. And heals them.
-    func isolate(_ id: UInt64) async throws
-    func heal(_ id: UInt64) async throws
+    /// Cuts the log of a dead node in the middle of its last record, as a power failure would.
+    func tearLog(_ id: UInt64) async throws
+    /// From now on links, disks and clocks are as the plan says, those of nodes that start later too; the plan before is forgotten. Dead
+    /// nodes do not matter. A running node all of whose links are cut is `.isolated` then, and `.running` again when they are not.
+    func obey(_ plan: FaultPlan) async throws
+    /// What this engine cannot do. Does not change.
+    var faultSupport: FaultSupport { get }
+
     /// Asks the current leader to hand over to `id`. Returns when `id` leads; throws when it did not within the election timeout.
     func transferLeadership(to id: UInt64) async throws
 
