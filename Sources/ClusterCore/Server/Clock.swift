@@ -13,6 +13,12 @@ public protocol NodeClock: Sendable {
     func now() -> Instant
     /// For people and log entries only.
     func wall() -> WallTime
+    /// The same clock as `wall`, in microseconds since 1970.
+    func wallMicroseconds() -> Int64
+}
+
+extension NodeClock {
+    public func wallMicroseconds() -> Int64 { wall().milliseconds * 1_000 }
 }
 
 public struct SystemClock: NodeClock {
@@ -26,5 +32,10 @@ public struct SystemClock: NodeClock {
         var time = timespec()
         clock_gettime(CLOCK_REALTIME, &time)
         return WallTime(milliseconds: Int64(time.tv_sec) * 1_000 + Int64(time.tv_nsec) / 1_000_000)
+    }
+    public func wallMicroseconds() -> Int64 {
+        var time = timespec()
+        clock_gettime(CLOCK_REALTIME, &time)
+        return Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1_000
     }
 }
