@@ -55,7 +55,7 @@ struct ObserverDesk {
 
     private var lastPicture = Instant.zero
     private var isUrgent = false
-    private var told = ReplicaProgress(isLeader: false, last: .zero, commit: .zero, applied: .zero)
+    private var told: ReplicaProgress?
     private var hasMoved = false
 
     init(life: UInt64, membership: Membership) {
