@@ -15,10 +15,17 @@ public protocol NodeClock: Sendable {
     func wall() -> WallTime
     /// The same clock as `wall`, in microseconds since 1970.
     func wallMicroseconds() -> Int64
+    /// How long the world takes while this clock shows `span`: what a timer must wait.
+    func realTime(for span: TimeSpan) -> TimeSpan
+    /// `changed` is called from then on, on any thread, when the clock has leapt or changed its rate, so that timers are set anew. The latest
+    /// observer takes the place of the one before.
+    func observe(_ changed: @escaping @Sendable () -> Void)
 }
 
 extension NodeClock {
     public func wallMicroseconds() -> Int64 { wall().milliseconds * 1_000 }
+    public func realTime(for span: TimeSpan) -> TimeSpan { span }
+    public func observe(_ changed: @escaping @Sendable () -> Void) {}
 }
 
 public struct SystemClock: NodeClock {
