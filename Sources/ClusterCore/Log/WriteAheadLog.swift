@@ -15,6 +15,7 @@ public final class WriteAheadLog {
     let options: LogOptions
     private var shape: LogShape
     private var active: ActiveSegment
+    var segmentInUse: ActiveSegment { active }
     private let buffer = RecordBuffer()
     /// For the records around a batch (trailer, segment header), so that the batch itself stays as it is.
     private let frame = RecordBuffer(capacity: 4096)

@@ -13,6 +13,16 @@ public protocol NodeClock: Sendable {
     func now() -> Instant
     /// For people and log entries only.
     func wall() -> WallTime
+    /// How long the world takes while this clock shows `span`: what a timer must wait.
+    func realTime(for span: TimeSpan) -> TimeSpan
+    /// `changed` is called from then on, on any thread, when the clock has leapt or changed its rate, so that timers are set anew. The latest
+    /// observer takes the place of the one before.
+    func observe(_ changed: @escaping @Sendable () -> Void)
+}
+
+extension NodeClock {
+    public func realTime(for span: TimeSpan) -> TimeSpan { span }
+    public func observe(_ changed: @escaping @Sendable () -> Void) {}
 }
 
 public struct SystemClock: NodeClock {

@@ -34,12 +34,10 @@ public final class EmbeddedCluster: @unchecked Sendable {
     }
 
     public let nodes: [Place]
-    public let links = SwitchedLinks()
     private let configurations: [NodeConfiguration]
     private let replicaGroup: MultiThreadedEventLoopGroup
     private let clientGroup: MultiThreadedEventLoopGroup
-    private let makeDisk: @Sendable (MemberID) -> any Disk
-    private let makeClock: @Sendable (MemberID) -> any NodeClock
+    private let faults: [MemberID: NodeFaults]
     private let logger: Logger
     private let running = NIOLockedValueBox<[MemberID: Node]>([:])
     /// The latest life of each node, also after its end.
@@ -56,7 +54,7 @@ public final class EmbeddedCluster: @unchecked Sendable {
 
     /// - Parameters:
     ///   - ports: client and peer port of each node, both on 127.0.0.1.
-    ///   - disk, clock: handed to each node; the defaults are the real ones.
+    ///   - disk, clock: what each node has behind its faults; the defaults are the real ones.
     public init(ports: [(client: Int, peer: Int)], dataDirectory: String, token: String = "quarterdeck-playground",
                 options: ReplicaOptions = ReplicaOptions(), logger: Logger = Logger(label: "quarterdeck", factory: { _ in SwiftLogNoOpLogHandler() }),
                 disk: @escaping @Sendable (MemberID) -> any Disk = { _ in PosixDisk() },
@@ -83,8 +81,7 @@ public final class EmbeddedCluster: @unchecked Sendable {
         nodes = places
         self.configurations = configurations
         self.logger = logger
-        makeDisk = disk
-        makeClock = clock
+        faults = Dictionary(uniqueKeysWithValues: places.map { ($0.id, NodeFaults(member: $0.id, disk: disk($0.id), clock: clock($0.id))) })
         // Each machine has a loop of its own, as it would have in a process of its own.
         replicaGroup = MultiThreadedEventLoopGroup(numberOfThreads: ports.count)
         clientGroup = MultiThreadedEventLoopGroup(numberOfThreads: min(2, ports.count))
@@ -112,15 +109,9 @@ public final class EmbeddedCluster: @unchecked Sendable {
     public func start(_ id: MemberID) async throws(NodeError) {
         guard let at = nodes.firstIndex(where: { $0.id == id }) else { throw .configuration("no node \(id) in this cluster") }
         guard node(id) == nil else { throw .configuration("\(nodes[at].name) runs already") }
-        // Files and directory lock of the life before close with its last reference, which a task that is just ending may still hold.
-        if let before = latest.withLockedValue({ $0[id] }) {
-            let deadline = SystemClock().now() + .seconds(5)
-            while !before.isOver, SystemClock().now() < deadline { try? await Task.sleep(for: .milliseconds(2)) }
-        }
+        await filesClosed(id)
         var environment = NodeEnvironment(clientGroup: clientGroup, replicaGroup: replicaGroup, logger: logger)
-        environment.disk = makeDisk(id)
-        environment.clock = makeClock(id)
-        environment.links = links
+        faults[id]!.govern(&environment)
         environment.observe = { [observer] note, at in observer.withLockedValue { $0 }?(Event(node: id, at: at, note: note)) }
         let node = try await Node.start(configurations[at], in: environment)
         latest.withLockedValue { $0[id] = Life(node) }
@@ -129,6 +120,29 @@ public final class EmbeddedCluster: @unchecked Sendable {
             self?.running.withLockedValue { if $0[id] === node { $0[id] = nil } }
             _ = error
         }
+    }
+
+    /// Files and directory lock of a life that has ended close with its last reference, which a task that is just ending may still hold.
+    private func filesClosed(_ id: MemberID) async {
+        guard let before = latest.withLockedValue({ $0[id] }) else { return }
+        let deadline = SystemClock().now() + .seconds(5)
+        while !before.isOver, SystemClock().now() < deadline { try? await Task.sleep(for: .milliseconds(2)) }
+    }
+
+    // MARK: Faults
+
+    /// From now on links, disks and clocks of all nodes are as the plan says, also of those that start later.
+    public func obey(_ plan: FaultPlan) {
+        for faults in faults.values { faults.obey(plan) }
+    }
+
+    /// Leaves the log of a node that does not run as a power failure in the middle of a write does.
+    @discardableResult
+    public func tearLog(_ id: MemberID) async throws(NodeError) -> TornWrite {
+        guard let place = nodes.first(where: { $0.id == id }) else { throw .configuration("no node \(id) in this cluster") }
+        guard node(id) == nil else { throw .configuration("\(place.name) runs: its log can only be torn when it is dead") }
+        await filesClosed(id)
+        return try faults[id]!.tearLog(dataDirectory: place.dataDirectory, founders: nodes.map(\.id))
     }
 
     public func stop(_ id: MemberID) async { await node(id)?.stop() }

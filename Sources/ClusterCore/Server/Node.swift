@@ -13,6 +13,10 @@ import Store
 /// What a node gets from outside instead of reaching for it.
 public struct NodeEnvironment: Sendable {
     public var disk: any Disk = PosixDisk()
+    /// Comes between the node and the store that it opened.
+    public var wrapBackend: @Sendable (any Backend) -> any Backend = { $0 }
+    /// Makes calls to `disk` and the backend that hang return with an error, for a node that is killed or cannot wait any longer.
+    public var interruptDisk: @Sendable () -> Void = {}
     public var clock: any NodeClock = SystemClock()
     public var links: any LinkPolicy = OpenLinks()
     /// Carries the client connections; several nodes of a process may share it.
@@ -48,7 +52,9 @@ public final class Node: @unchecked Sendable {
     private let listeners: [ClientListener]
     private let diskThread: DiskThread
     private let backendThread: BackendThread
+    private let snapshots: SnapshotSender
     private let lock: DirectoryLock
+    private let interruptDisk: @Sendable () -> Void
     private let logger: Logger
     private let endedPromise: EventLoopPromise<NodeError?>
     private enum Phase { case running, stopping, stopped }
@@ -73,15 +79,15 @@ public final class Node: @unchecked Sendable {
         options.name = configuration.name
         options.clientURLs = configuration.advertiseClientURLs.map(\.description)
         let identity = NodeIdentity(cluster: cluster, member: own, name: configuration.name, options: options)
-        let files = NodeFiles(dataDirectory: configuration.effectiveDataDirectory, disk: environment.disk)
+        let files = NodeFiles(dataDirectory: configuration.effectiveDataDirectory, disk: environment.disk, wrapBackend: environment.wrapBackend)
         let lock: DirectoryLock
         do { lock = try DirectoryLock(directory: files.dataDirectory) } catch { throw NodeError.dataDirectory("\(error)") }
-        // Loading takes as long as the store is large: not on a loop.
+        // Loading takes as long as the store is large, and as long as the disk is stuck: neither on a loop nor on a thread that others wait for.
         let mapSize = LMDBBackend.mapSizeBytes(quotaBytes: Int(min(options.effectiveQuotaBytes, 1 << 40)))
-        let opened = UncheckedBox(try await NIOThreadPool.singleton.runIfActive {
+        let opened = try await onOwnThread("\(configuration.name)-start") {
             UncheckedBox(try files.open(identity: LogIdentity(cluster: cluster, member: own), members: members, mapSizeBytes: mapSize,
                                        mayFound: !configuration.isExistingCluster))
-        }.value)
+        }
         let state = opened.value.state
         var logger = environment.logger
         logger[metadataKey: "member"] = "\(configuration.name)"
@@ -112,18 +118,20 @@ public final class Node: @unchecked Sendable {
                                     failed: { fail("the log stopped: \($0)") })
         let storeNumber = NIOLockedValueBox(opened.value.storeNumber)
 
-        let peers = PeerTransport(identity: identity, loop: loop, links: environment.links, metrics: metrics, logger: logger, intake: { channel, peer in
+        let peers = PeerTransport(identity: identity, loop: loop, links: environment.links, generator: generator.split("links \(own)"), metrics: metrics, logger: logger,
+                                  intake: { channel, peer in
             SnapshotIntake(channel: channel, identity: identity, peer: peer, backendThread: backendThread, logger: logger, makeBackend: {
                 let number = storeNumber.withLockedValue { (number: inout UInt64) -> UInt64 in
                     number += 1
                     return number
                 }
-                return (try LMDBBackend(path: files.storePath(number), mapSizeBytes: mapSize), { files.removeStore(number) })
+                return (try files.openStore(number, mapSizeBytes: mapSize), { files.removeStore(number) })
             }, completed: { received, answer in
                 Node.install(received, answer, on: driver, files: files, backendThread: backendThread, logger: logger)
             })
         }, post: { driver.post($0) })
-        let sender = SnapshotSender(identity: identity, loop: loop, links: environment.links, metrics: metrics, logger: logger) { peer, succeeded in
+        let sender = SnapshotSender(identity: identity, loop: loop, links: environment.links, generator: generator.split("snapshots \(own)"), metrics: metrics,
+                                    logger: logger) { peer, succeeded in
             driver.post(.snapshotSent(to: peer, succeeded: succeeded))
         }
         driver.diskThread = diskThread
@@ -157,12 +165,14 @@ public final class Node: @unchecked Sendable {
         } catch {
             for listener in listeners { listener.abort() }
             try? await loop.flatSubmit { peers.close(abruptly: true) }.get()
+            environment.interruptDisk()
             diskThread.stop(abandoning: true)
             backendThread.stop(abandoning: true)
             throw error
         }
         let node = Node(identity: identity, configuration: configuration, driver: driver, loop: loop, peers: peers, listeners: listeners,
-                        diskThread: diskThread, backendThread: backendThread, lock: lock, logger: logger)
+                        diskThread: diskThread, backendThread: backendThread, snapshots: sender, lock: lock, interruptDisk: environment.interruptDisk,
+                        logger: logger)
         failed.withLockedValue { $0 = { [weak node] reason in node?.fail(reason) } }
         try await loop.submit {
             peers.setPeers(peerAddresses)
@@ -181,7 +191,8 @@ public final class Node: @unchecked Sendable {
     }
 
     private init(identity: NodeIdentity, configuration: NodeConfiguration, driver: ReplicaDriver, loop: any EventLoop, peers: PeerTransport,
-                 listeners: [ClientListener], diskThread: DiskThread, backendThread: BackendThread, lock: DirectoryLock, logger: Logger) {
+                 listeners: [ClientListener], diskThread: DiskThread, backendThread: BackendThread, snapshots: SnapshotSender, lock: DirectoryLock,
+                 interruptDisk: @escaping @Sendable () -> Void, logger: Logger) {
         self.identity = identity
         self.configuration = configuration
         self.driver = driver
@@ -190,7 +201,9 @@ public final class Node: @unchecked Sendable {
         self.listeners = listeners
         self.diskThread = diskThread
         self.backendThread = backendThread
+        self.snapshots = snapshots
         self.lock = lock
+        self.interruptDisk = interruptDisk
         self.logger = logger
         endedPromise = loop.makePromise()
         ended = endedPromise.futureResult
@@ -203,14 +216,23 @@ public final class Node: @unchecked Sendable {
 
     // MARK: Ending
 
+    /// How long a clean stop waits for the disk. What it has not written then is lost, as in a kill; the log has all that was acknowledged.
+    private static let diskPatience = TimeSpan.seconds(3)
+
     /// Hands leadership over, lets requests finish, writes what is left and closes.
     /// - Parameter handingOver: false when the whole cluster stops, so that nobody waits for an heir.
     public func stop(handingOver: Bool = true) async {
         guard begin(.stopping) else { return _ = try? await ended.get() }
         if handingOver, let raft = status?.raft, raft.configuration.voters.count > 1 { await handOver() }
         for listener in listeners { await listener.close() }
+        snapshots.stop()
         try? await loop.flatSubmit { self.peers.close(abruptly: false) }.get()
-        let commit: BackendCommit? = try? await withIdleBackend { $0.takeFinalCommit() }.get()
+        let patience = Task { [interruptDisk] in
+            try await Task.sleep(for: .nanoseconds(Node.diskPatience.nanoseconds))
+            interruptDisk()
+        }
+        defer { patience.cancel() }
+        let commit = try? await withIdleBackend { $0.takeFinalCommit() }.get()
         try? await loop.submit { self.driver.stop() }.get()
         if let commit { backendThread.submit(.commit(commit, driver.backend)) }
         await offLoop {
@@ -230,6 +252,8 @@ public final class Node: @unchecked Sendable {
 
     private func abandon() async {
         for listener in listeners { try? await listener.abort().get() }
+        snapshots.stop()
+        interruptDisk()
         try? await loop.submit { self.driver.stop() }.get()
         try? await loop.flatSubmit { self.peers.close(abruptly: true) }.get()
         await offLoop {
@@ -274,15 +298,20 @@ public final class Node: @unchecked Sendable {
         logger.warning("no other member took over leadership in time", metadata: ["member": "\(own)"])
     }
 
-    private func withIdleBackend<T: Sendable>(_ body: @escaping @Sendable (ReplicaDriver) -> T) -> EventLoopFuture<T> {
-        let promise = loop.makePromise(of: T.self)
-        loop.execute { self.driver.whenNoCommitIsInFlight { promise.succeed(body($0)) } }
+    /// nil: a commit is in flight that does not end.
+    private func withIdleBackend<T: Sendable>(_ body: @escaping @Sendable (ReplicaDriver) -> T?) -> EventLoopFuture<T?> {
+        let promise = loop.makePromise(of: T?.self)
+        loop.execute {
+            let timeout = self.loop.scheduleTask(in: .nanoseconds(Node.diskPatience.nanoseconds)) { promise.succeed(nil) }
+            self.driver.whenNoCommitIsInFlight {
+                timeout.cancel()
+                promise.succeed(body($0))
+            }
+        }
         return promise.futureResult
     }
 
-    private func offLoop(_ body: @escaping @Sendable () -> Void) async {
-        _ = try? await NIOThreadPool.singleton.runIfActive { body() }
-    }
+    private func offLoop(_ body: @escaping @Sendable () -> Void) async { _ = try? await onOwnThread("\(identity.name)-end", body) }
 
     /// Hands leadership of this node to `target` and returns when it leads.
     public func moveLeader(to target: MemberID) async throws(ServiceError) {

@@ -11,6 +11,7 @@ import Store
 struct NodeFiles {
     let dataDirectory: String
     let disk: any Disk
+    var wrapBackend: @Sendable (any Backend) -> any Backend = { $0 }
     var logDirectory: String { dataDirectory + "/member/log" }
     var storeDirectory: String { dataDirectory + "/member/store" }
 
@@ -52,7 +53,7 @@ struct NodeFiles {
                     superseded.append(number)
                     continue
                 }
-                let backend = try LMDBBackend(path: storePath(number), mapSizeBytes: mapSizeBytes)
+                let backend = try openStore(number, mapSizeBytes: mapSizeBytes)
                 let reader = try backend.makeReader()
                 if try ReplicaState.position(in: reader) != nil {
                     found = (number, backend, reader)
@@ -71,7 +72,7 @@ struct NodeFiles {
                     throw NodeError.configuration("--initial-cluster-state existing: joining a running cluster is not supported yet, and \(dataDirectory) holds no member; "
                         + "use an existing --data-dir, or new to found a cluster")
                 }
-                let backend = try LMDBBackend(path: storePath(1), mapSizeBytes: mapSizeBytes)
+                let backend = try openStore(1, mapSizeBytes: mapSizeBytes)
                 try backend.commit(ReplicaState.bootstrap(members))
                 try disk.syncDirectory(storeDirectory)
                 found = (1, backend, try backend.makeReader())
@@ -129,6 +130,8 @@ struct NodeFiles {
         return RaftRestart(hardState: recovered.hardState, configuration: state.configuration, start: start, entries: entries, applied: applied.index,
                            appliedTerm: applied.term)
     }
+
+    func openStore(_ number: UInt64, mapSizeBytes: Int) throws -> any Backend { wrapBackend(try LMDBBackend(path: storePath(number), mapSizeBytes: mapSizeBytes)) }
 
     func removeStore(_ number: UInt64) {
         // What cannot be removed now is tried again at the next start.

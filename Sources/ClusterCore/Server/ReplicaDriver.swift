@@ -104,6 +104,18 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
 
     func start() {
         loop.preconditionInEventLoop()
+        clock.observe { [weak self] in
+            guard let self else { return }
+            self.loop.execute { self.clockChanged() }
+        }
+        turn()
+    }
+
+    private func clockChanged() {
+        guard !isStopped else { return }
+        timer?.cancel()
+        timer = nil
+        timerDeadline = .distantFuture
         turn()
     }
 
@@ -207,7 +219,7 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         guard deadline < timerDeadline || timer == nil else { return }
         timer?.cancel()
         timerDeadline = deadline
-        let delay = max(0, (deadline - now).nanoseconds)
+        let delay = max(0, clock.realTime(for: deadline - now).nanoseconds)
         timer = loop.scheduleTask(in: .nanoseconds(delay)) { [self] in
             timer = nil
             timerDeadline = .distantFuture

@@ -1,6 +1,16 @@
 import Foundation
 import NIOConcurrencyHelpers
 
+/// Runs `body` on a thread of its own, for calls that may block for long: in a shared pool they would hold others up.
+func onOwnThread<T: Sendable>(_ name: String, _ body: @escaping @Sendable () throws -> T) async throws -> T {
+    try await withCheckedThrowingContinuation { continuation in
+        let thread = Thread { continuation.resume(with: Result { try body() }) }
+        thread.name = name
+        thread.stackSize = 8 << 20
+        thread.start()
+    }
+}
+
 /// A thread of its own for calls that block (disk), taking everything that waits as one batch.
 final class WorkerThread<Job: Sendable>: @unchecked Sendable {
     // @unchecked: `state` is only touched under `condition`'s lock.

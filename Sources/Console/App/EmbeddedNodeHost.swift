@@ -5,6 +5,7 @@ import NIOConcurrencyHelpers
 import Raft
 import Replica
 import Server
+import UI
 
 /// The playground's nodes inside this process: real sockets, real files, and the switches that only their owner has.
 final class EmbeddedNodeHost: NodeHost, @unchecked Sendable {
@@ -19,6 +20,7 @@ final class EmbeddedNodeHost: NodeHost, @unchecked Sendable {
         var startedAtMilliseconds: Int64 = 0
     }
     private let lives: NIOLockedValueBox<[UInt64: Life]>
+    private let plan = NIOLockedValueBox(FaultPlan())
     private let handler = NIOLockedValueBox<(@Sendable (NodeEvent) -> Void)?>(nil)
 
     init(cluster: EmbeddedCluster, dataDirectory: String, isTemporary: Bool) {
@@ -58,8 +60,12 @@ final class EmbeddedNodeHost: NodeHost, @unchecked Sendable {
         if changed { say(node, .process(process)) }
     }
 
+    private func runningState(_ id: UInt64) -> NodeProcessState {
+        plan.withLockedValue { $0 }.isCutOff(id, among: nodes.map(\.id)) ? .isolated : .running
+    }
+
     private func hasStarted(_ id: UInt64) {
-        set(id, cluster.links.isIsolated(MemberID(id)) ? .isolated : .running)
+        set(id, runningState(id))
         guard let node = cluster.node(MemberID(id)) else { return }
         node.ended.whenSuccess { [weak self] error in
             // A killed node has said so itself; what remains is one that could not go on.
@@ -129,13 +135,22 @@ final class EmbeddedNodeHost: NodeHost, @unchecked Sendable {
         await node.kill()
     }
 
+    func stop(_ id: UInt64) async throws {
+        await end(try running(id))
+        set(id, .dead(reason: "stopped"))
+    }
+
+    private func end(_ node: Node) async {
+        // One that stands still can neither hand over nor finish what it has begun.
+        await node.setPaused(false)
+        await node.stop()
+        // The cluster forgets a node when its end is announced, which may be a moment after `stop` returned.
+        _ = try? await node.ended.get()
+    }
+
     func restart(_ id: UInt64) async throws {
+        if let node = cluster.node(MemberID(id)) { await end(node) }
         set(id, .starting)
-        if let node = cluster.node(MemberID(id)) {
-            await node.stop()
-            // The cluster forgets a node when its end is announced, which may be a moment after `stop` returned.
-            _ = try? await node.ended.get()
-        }
         do {
             try await cluster.start(MemberID(id))
         } catch {
@@ -153,19 +168,23 @@ final class EmbeddedNodeHost: NodeHost, @unchecked Sendable {
 
     func resume(_ id: UInt64) async throws {
         await (try running(id)).setPaused(false)
-        set(id, cluster.links.isIsolated(MemberID(id)) ? .isolated : .running)
+        set(id, runningState(id))
     }
 
-    func isolate(_ id: UInt64) async throws {
-        _ = try running(id)
-        cluster.links.isolate(MemberID(id))
-        set(id, .isolated)
+    func tearLog(_ id: UInt64) async throws {
+        do { try await cluster.tearLog(MemberID(id)) } catch { throw NodeHostError("\(error)") }
     }
 
-    func heal(_ id: UInt64) async throws {
-        _ = try running(id)
-        cluster.links.rejoin(MemberID(id))
-        set(id, .running)
+    var faultSupport: FaultSupport { FaultSupport() }
+
+    func obey(_ plan: FaultPlan) async throws {
+        self.plan.withLockedValue { $0 = plan }
+        cluster.obey(plan)
+        for node in nodes {
+            let state = runningState(node.id)
+            let isRunning = lives.withLockedValue { [.running, .isolated].contains($0[node.id]!.process) }
+            if isRunning { set(node.id, state) }
+        }
     }
 
     func transferLeadership(to id: UInt64) async throws {
@@ -184,7 +203,13 @@ final class EmbeddedNodeHost: NodeHost, @unchecked Sendable {
     // MARK: The end
 
     func shutDown() async {
-        if isTemporary { await cluster.abandon() } else { await cluster.stop() }
+        if isTemporary {
+            await cluster.abandon()
+        } else {
+            // A clean stop needs its disk.
+            cluster.obey(FaultPlan())
+            await cluster.stop()
+        }
         abandon()
     }
 

@@ -34,6 +34,8 @@ final class PeerTransport: @unchecked Sendable {
     let identity: NodeIdentity
     let loop: any EventLoop
     let links: any LinkPolicy
+    /// Decides which messages a faulty link loses, doubles and delays.
+    fileprivate var generator: SeededGenerator
     let metrics: NodeMetrics
     let logger: Logger
     private let post: ([ReplicaEvent]) -> Void
@@ -44,15 +46,20 @@ final class PeerTransport: @unchecked Sendable {
     private var isPaused = false
     private var isClosed = false
 
-    init(identity: NodeIdentity, loop: any EventLoop, links: any LinkPolicy, metrics: NodeMetrics, logger: Logger, intake: @escaping SnapshotIntakeFactory,
-         post: @escaping ([ReplicaEvent]) -> Void) {
+    init(identity: NodeIdentity, loop: any EventLoop, links: any LinkPolicy, generator: SeededGenerator, metrics: NodeMetrics, logger: Logger,
+         intake: @escaping SnapshotIntakeFactory, post: @escaping ([ReplicaEvent]) -> Void) {
         self.identity = identity
         self.loop = loop
         self.links = links
+        self.generator = generator
         self.metrics = metrics
         self.logger = logger
         self.intake = intake
         self.post = post
+        links.observe { [weak self] in
+            guard let self else { return }
+            self.loop.execute { for link in self.peers { link.linkChanged() } }
+        }
     }
 
     /// Starts listening. Connections that arrive before `start` wait.
@@ -106,6 +113,7 @@ final class PeerTransport: @unchecked Sendable {
     func close(abruptly: Bool) -> EventLoopFuture<Void> {
         isClosed = true
         var closes = listeners.map { $0.close() }
+        for link in peers { link.dropHeld() }
         for channel in Array(inbound.values) + peers.compactMap(\.channel) {
             if abruptly { resetOnClose(channel) }
             closes.append(channel.close())
@@ -119,7 +127,10 @@ final class PeerTransport: @unchecked Sendable {
 
     fileprivate func received(_ events: [ReplicaEvent]) { if !isClosed { post(events) } }
     fileprivate func closed(_ channel: any Channel) { inbound.removeValue(forKey: ObjectIdentifier(channel)) }
-    fileprivate func lost(_ peer: MemberID) { if !isClosed { post([.peerUnreachable(peer)]) } }
+    fileprivate func lost(_ peer: MemberID) {
+        // Over a cut link no word of the connection's end would come either.
+        if !isClosed, !links.isCut(from: peer, to: identity.member) { post([.peerUnreachable(peer)]) }
+    }
     fileprivate var mayConnect: Bool { !isClosed }
     fileprivate func makeIntake(_ channel: any Channel, from peer: MemberID) -> SnapshotIntake { intake(channel, peer) }
 }
@@ -142,6 +153,9 @@ private final class PeerLink {
     private var messages: [PeerMessage] = []
     private var waiting = ByteWriter()
     private var pendingBytes = 0
+    /// Frames that a link fault holds back.
+    private var line = DelayLine<[UInt8]>()
+    private var lineTimer: Scheduled<Void>?
 
     init(address: PeerAddress, transport: PeerTransport) {
         self.address = address
@@ -183,6 +197,7 @@ private final class PeerLink {
         guard channel != nil else { return }
         channel = nil
         pendingBytes = 0
+        dropHeld()
         transport.lost(address.id)
         retryLater()
     }
@@ -203,11 +218,23 @@ private final class PeerLink {
     func flush() {
         guard !messages.isEmpty else { return }
         defer { messages.removeAll(keepingCapacity: true) }
-        let identity = transport.identity
-        guard transport.links.delivers(from: identity.member, to: address.id) else { return }
+        if let treatment = transport.links.treatment(from: transport.identity.member, to: address.id) {
+            worsen(treatment)
+            if messages.isEmpty { return }
+            if treatment.takesTime { return hold() }
+        }
+        // What was held back goes first.
+        if !line.isEmpty { linkChanged() }
         guard channel != nil || waiting.bytes.count < PeerTransport.maxWaitingBytes, pendingBytes < PeerTransport.maxPendingBytes else { return }
+        encode(into: &waiting)
+        if channel != nil { write(takeWaiting()) }
+    }
+
+    /// One frame of all messages that wait.
+    private func encode(into writer: inout ByteWriter) {
+        let identity = transport.identity
         let frame = PeerFrame(kind: .messages, cluster: identity.cluster, from: identity.member, to: address.id)
-        frame.write(into: &waiting) { writer in
+        frame.write(into: &writer) { writer in
             writer.writeVarint(UInt64(messages.count))
             for message in messages {
                 let at = writer.bytes.count
@@ -217,7 +244,68 @@ private final class PeerLink {
                 writer.bytes.withUnsafeMutableBytes { $0.storeBytes(of: length.littleEndian, toByteOffset: at, as: UInt32.self) }
             }
         }
-        if channel != nil { write(takeWaiting()) }
+    }
+
+    // MARK: Link faults
+
+    /// Loses and doubles messages.
+    private func worsen(_ treatment: LinkTreatment) {
+        guard treatment.isCut || treatment.lossShare > 0 || treatment.duplicateShare > 0 else { return }
+        messages = messages.flatMap { [PeerMessage](repeating: $0, count: treatment.copies(using: &transport.generator)) }
+    }
+
+    /// Puts what waits into the line as one frame.
+    private func hold() {
+        var frame = ByteWriter()
+        encode(into: &frame)
+        let now = PeerLink.now()
+        followTreatment(at: now)
+        if line.put(frame.bytes, bytes: frame.bytes.count, at: now, using: &transport.generator), lineTimer == nil { armLine() }
+    }
+
+    private static func now() -> Int64 { Int64(NIODeadline.now().uptimeNanoseconds) }
+
+    private func followTreatment(at now: Int64) {
+        let treatment = transport.links.treatment(from: transport.identity.member, to: address.id) ?? LinkTreatment()
+        line.change(to: treatment, at: now, using: &transport.generator)
+        if treatment.isCut { waiting.bytes.removeAll() }
+    }
+
+    func linkChanged() {
+        followTreatment(at: PeerLink.now())
+        release()
+    }
+
+    func dropHeld() {
+        line.removeAll()
+        lineTimer?.cancel()
+        lineTimer = nil
+    }
+
+    /// Sends what is due.
+    private func release() {
+        let now = PeerLink.now()
+        while let bytes = line.take(at: now) {
+            if channel != nil {
+                if pendingBytes < PeerTransport.maxPendingBytes { write(bytes) }
+            } else if waiting.bytes.count < PeerTransport.maxWaitingBytes {
+                waiting.bytes += bytes
+            }
+        }
+        armLine()
+    }
+
+    private func armLine() {
+        lineTimer?.cancel()
+        lineTimer = nil
+        guard let due = line.nextDue, transport.mayConnect else { return }
+        let this = UncheckedBox(self)
+        let transport = transport
+        lineTimer = transport.loop.scheduleTask(deadline: .uptimeNanoseconds(UInt64(max(0, due)))) {
+            _ = transport
+            this.value.lineTimer = nil
+            this.value.release()
+        }
     }
 
     private func takeWaiting() -> [UInt8] {
@@ -267,7 +355,7 @@ private final class PeerReceiver: ChannelInboundHandler {
             while try reader.next({ frame, payload throws(PeerFrameFault) in
                 guard frame.cluster == transport.identity.cluster else { throw .wrongCluster(frame.cluster) }
                 guard frame.to == transport.identity.member else { throw .wrongReceiver(frame.to) }
-                let delivers = transport.links.delivers(from: frame.from, to: frame.to)
+                let delivers = !transport.links.isCut(from: frame.from, to: frame.to)
                 switch frame.kind {
                 case .messages:
                     if delivers { try decode(payload, frame, into: &events) }

@@ -1,6 +1,7 @@
 import Base
 import Foundation
 import Logging
+import NIOConcurrencyHelpers
 import NIOCore
 import NIOPosix
 import Raft
@@ -12,22 +13,30 @@ import Store
 
 /// Sends one snapshot at a time to a peer.
 final class SnapshotSender: @unchecked Sendable {
-    // @unchecked: immutable but for `thread`'s own locals.
+    // @unchecked: immutable but for what is under a lock.
     static let chunkBytes = 1 << 20
     /// Without a byte in either direction for this long the transfer is given up; loading a large store takes seconds.
     static let stallTimeout = TimeAmount.seconds(60)
+    /// What a chunk that a faulty link loses costs: the time after which TCP sends again.
+    static let retransmissionTimeout = TimeSpan.milliseconds(200)
+    /// While a faulty link holds a chunk back, how often the link is looked at again.
+    private static let holdStep = TimeSpan.milliseconds(20)
     private let identity: NodeIdentity
     private let loop: any EventLoop
     private let links: any LinkPolicy
     private let metrics: NodeMetrics
     private let logger: Logger
     private let finished: @Sendable (MemberID, Bool) -> Void
+    private let generator: NIOLockedValueBox<SeededGenerator>
+    /// nil: the node ends.
+    private let streams = NIOLockedValueBox<[any Channel]?>([])
 
-    init(identity: NodeIdentity, loop: any EventLoop, links: any LinkPolicy, metrics: NodeMetrics, logger: Logger,
+    init(identity: NodeIdentity, loop: any EventLoop, links: any LinkPolicy, generator: SeededGenerator, metrics: NodeMetrics, logger: Logger,
          finished: @escaping @Sendable (MemberID, Bool) -> Void) {
         self.identity = identity
         self.loop = loop
         self.links = links
+        self.generator = NIOLockedValueBox(generator)
         self.metrics = metrics
         self.logger = logger
         self.finished = finished
@@ -47,12 +56,22 @@ final class SnapshotSender: @unchecked Sendable {
         thread.start()
     }
 
+    /// The node ends: transfers under way are given up.
+    func stop() {
+        let open = streams.withLockedValue { streams in
+            defer { streams = nil }
+            return streams ?? []
+        }
+        for channel in open { channel.close(promise: nil) }
+    }
+    private var isStopped: Bool { streams.withLockedValue { $0 == nil } }
+
     struct Refused: Error, CustomStringConvertible {
         var description: String
     }
 
     private func stream(to peer: PeerAddress, from backend: any Backend) throws {
-        guard links.delivers(from: identity.member, to: peer.id) else { throw Refused(description: "the link is cut") }
+        guard !links.isCut(from: identity.member, to: peer.id) else { throw Refused(description: "the link is cut") }
         let reader = try backend.makeReader()
         defer { reader.release() }
         guard let metadata = try ReplicaState.position(in: reader) else { throw Refused(description: "the backend is empty") }
@@ -67,14 +86,22 @@ final class SnapshotSender: @unchecked Sendable {
                 }
             }
             .connect(host: peer.host, port: peer.port).wait()
-        defer { channel.close(promise: nil) }
+        streams.withLockedValue { $0?.append(channel) }
+        defer {
+            streams.withLockedValue { $0?.removeAll { $0 === channel } }
+            channel.close(promise: nil)
+        }
         func write(_ kind: PeerFrame.Kind, _ body: (inout ByteWriter) -> Void) throws {
-            guard links.delivers(from: identity.member, to: peer.id) else { throw Refused(description: "the link was cut") }
             var writer = ByteWriter(capacity: 256)
             PeerFrame(kind: kind, cluster: identity.cluster, from: identity.member, to: peer.id).write(into: &writer, body)
             metrics.peerSentBytes.add(UInt64(writer.bytes.count), ordering: .relaxed)
             // Waiting for each chunk is the flow control: one chunk in memory.
-            try channel.writeAndFlush(channel.allocator.buffer(bytes: writer.bytes)).wait()
+            var rest = writer.bytes[...]
+            while !rest.isEmpty {
+                let slice = rest.prefix(try hold(rest.count, isStart: rest.startIndex == 0, to: peer.id))
+                try channel.writeAndFlush(channel.allocator.buffer(bytes: slice)).wait()
+                rest = rest.dropFirst(slice.count)
+            }
         }
         try write(.snapshotBegin) {
             $0.write(metadata.position.index.rawValue)
@@ -112,6 +139,42 @@ final class SnapshotSender: @unchecked Sendable {
         try write(.snapshotEnd) { $0.write(total) }
         try answer.futureResult.wait()
         logger.info("snapshot sent", metadata: ["peer": "\(peer.id)", "index": "\(metadata.position.index.rawValue)", "entries": "\(total)"])
+    }
+
+    /// Keeps a chunk back for as long as the link's faults want it. The stream is one chunk at a time, as over a connection whose window is a
+    /// chunk: a delay costs each of them. What is lost comes late, as TCP repeats it, and what comes twice makes no difference.
+    /// - Returns: how much may go now, of the `bytes` still to be sent of the chunk.
+    private func hold(_ bytes: Int, isStart: Bool, to peer: MemberID) throws -> Int {
+        let clock = SystemClock()
+        let began = clock.now()
+        var wanted: (treatment: LinkTreatment, until: Instant)?
+        while true {
+            if isStopped { throw Refused(description: "the node ends") }
+            guard let treatment = links.treatment(from: identity.member, to: peer) else { return bytes }
+            if treatment.isCut { throw Refused(description: "the link was cut") }
+            // On a slow link a few times a second, so that the receiver never takes it for dead.
+            let slice = treatment.bytesPerSecond.map { min(bytes, max(512, $0 / 4)) } ?? bytes
+            if wanted?.treatment != treatment { wanted = (treatment, began + holdTime(treatment, slice, isStart: isStart)) }
+            let left = wanted!.until - clock.now()
+            guard left > .zero else { return slice }
+            Thread.sleep(forTimeInterval: min(left, SnapshotSender.holdStep).seconds)
+        }
+    }
+
+    private func holdTime(_ treatment: LinkTreatment, _ bytes: Int, isStart: Bool) -> TimeSpan {
+        generator.withLockedValue { generator in
+            var microseconds: Int64 = 0
+            if let rate = treatment.bytesPerSecond { microseconds += Int64(min(Double(bytes) / Double(max(1, rate)) * 1e6, 1e12)) }
+            guard isStart else { return .microseconds(microseconds) }
+            microseconds += treatment.delayMicroseconds
+            if treatment.jitterMicroseconds > 0 {
+                microseconds = max(0, microseconds + Int64.random(in: -treatment.jitterMicroseconds...treatment.jitterMicroseconds, using: &generator))
+            }
+            if treatment.lossShare > 0, Double.random(in: 0..<1, using: &generator) < treatment.lossShare {
+                microseconds += SnapshotSender.retransmissionTimeout.nanoseconds / 1_000
+            }
+            return .microseconds(microseconds)
+        }
     }
 }
 

@@ -11,6 +11,8 @@ final class ClusterSession: CommandRunner {
     let mailbox: Mailbox
     let host: (any NodeHost)?
     let monitor: ClusterMonitor
+    /// The faults of nodes that this console started.
+    let faults: FaultBoard?
     private let state = Mutex(State())
 
     /// Work under way that a later command replaces or ends.
@@ -37,7 +39,17 @@ final class ClusterSession: CommandRunner {
         }
         self.mailbox = mailbox
         self.host = host
-        monitor = ClusterMonitor(client: client, cluster: cluster, host: host, mailbox: mailbox)
+        let monitor = ClusterMonitor(client: client, cluster: cluster, host: host, mailbox: mailbox)
+        self.monitor = monitor
+        faults = host.map { host in
+            FaultBoard(host: host) { news in
+                switch news {
+                case .faults(let active): mailbox.post(.faults(active))
+                case .told(let kind): monitor.tell(kind)
+                case .willEnd(let node): monitor.willChange(node)
+                }
+            }
+        }
     }
 
     private static func configuration(_ options: ConnectionOptions) throws -> ClientConfiguration {
@@ -64,7 +76,11 @@ final class ClusterSession: CommandRunner {
         let monitor = monitor
         monitor.onMemberLost { [weak self] member in self?.memberLost(member) }
         if let host {
-            host.observe { [weak monitor] event in monitor?.post(event) }
+            mailbox.post(.faultSupport(host.faultSupport))
+            host.observe { [weak monitor, weak faults] event in
+                faults?.heard(event)
+                monitor?.post(event)
+            }
             background { [mailbox] in
                 do {
                     try await host.start()
@@ -105,10 +121,11 @@ final class ClusterSession: CommandRunner {
         case .closeWatch(let id): state.withLock { $0.watches.removeValue(forKey: id) }?.stop()
         case .saveEvents(let id, let path, let events): background { await self.saveEvents(id, path, events) }
 
-        case .restartNode(let id, let member): control(id, member, "restarted") { try await $0.restart(member) }
-        case .addFault(let id, let fault, _): addFault(id, fault)
-        case .healFault(let id, let fault): healFault(id, fault)
-        case .healAllFaults(let id), .runScenario(let id, _), .stopScenario(let id), .setCanary(let id, _), .record(let id, _), .export(let id, _, _):
+        case .restartNode(let id, let member): control(id) { try await $0.restart(member) }
+        case .addFault(let id, let fault, let milliseconds): control(id) { try await $0.add(fault, milliseconds: milliseconds) }
+        case .healFault(let id, let fault): control(id) { try await $0.heal(fault) }
+        case .healAllFaults(let id): control(id) { try await $0.healAll() }
+        case .runScenario(let id, _), .stopScenario(let id), .setCanary(let id, _), .record(let id, _), .export(let id, _, _):
             finish(id, .failed("not built yet"), since: Clock.monotonicNanoseconds())
         case .replay: break
         case .transferLeadership(let id, let member): background { await self.transferLeadership(id, to: member) }
@@ -127,6 +144,7 @@ final class ClusterSession: CommandRunner {
             return state.background + state.previews + [state.search, state.follow, state.workload].compactMap { $0 }
         }
         for task in tasks { task.cancel() }
+        await faults?.stop()
         await client.close()
         await host?.shutDown()
     }
@@ -181,17 +199,15 @@ final class ClusterSession: CommandRunner {
 
     // MARK: Nodes
 
-    private func control(_ id: RequestID, _ member: UInt64, _ done: String, _ work: @escaping @Sendable (any NodeHost) async throws -> Void) {
+    private func control(_ id: RequestID, _ work: @escaping @Sendable (FaultBoard) async throws -> String) {
         background {
             let start = Clock.monotonicNanoseconds()
             let outcome: CommandResult.Outcome
-            if let host = self.host {
-                self.monitor.willChange(member)
+            if let faults = self.faults {
                 do {
-                    try await work(host)
-                    outcome = .done(revision: nil, detail: "\(self.monitor.name(of: member)) \(done)")
+                    outcome = .done(revision: nil, detail: try await work(faults))
                 } catch {
-                    outcome = .failed("\(error)")
+                    outcome = .failed(ClusterSession.text(of: error))
                 }
                 self.monitor.refresh()
             } else {
@@ -212,23 +228,6 @@ final class ClusterSession: CommandRunner {
             finish(id, .failed(ClusterSession.text(of: error)), since: start)
         }
         monitor.refresh()
-    }
-
-    private func addFault(_ id: RequestID, _ fault: Fault) {
-        switch fault {
-        case .kill(let member): control(id, member, "killed") { try await $0.kill(member) }
-        case .pause(let member): control(id, member, "paused") { try await $0.pause(member) }
-        case .isolate(let member): control(id, member, "cut off") { try await $0.isolate(member) }
-        default: finish(id, .failed("not built yet"), since: Clock.monotonicNanoseconds())
-        }
-    }
-
-    private func healFault(_ id: RequestID, _ fault: Fault) {
-        switch fault {
-        case .pause(let member): control(id, member, "goes on") { try await $0.resume(member) }
-        case .isolate(let member): control(id, member, "linked again") { try await $0.heal(member) }
-        default: finish(id, .failed("not built yet"), since: Clock.monotonicNanoseconds())
-        }
     }
 
     private func setWorkload(_ id: RequestID, _ settings: WorkloadSettings?) {
