@@ -319,7 +319,7 @@ final class ClusterMonitor: ObserverSink {
             do {
                 let status = try await client.status(options: CallOptions(timeout: .seconds(1), endpoint: endpoint))
                 heard(status, member)
-                if host == nil, Clock.now() >= metricsDue {
+                if !state.withLock({ $0.tracker.state.isPushed }), Clock.now() >= metricsDue {
                     metricsDue = Clock.now().advanced(byMilliseconds: ClusterMonitor.slowPeriodMilliseconds / 2)
                     await readMetrics(member, endpoint)
                 }
