@@ -328,6 +328,7 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         case .leaderChanged(let leader, let term):
             (.info, leader == .none ? "lost the leader of term \(term.rawValue)" : "\(leader) leads term \(term.rawValue)")
         case .electionTimeout(let after): (.info, "no leader heard of for \(after.milliseconds) ms")
+        case .leaderConnectionLost(let leader, let term): (.info, "leader \(leader) of term \(term.rawValue) is gone: its connections closed, a new one was refused")
         case .preVoteAsked(let term): (.info, "asking for pre-votes of term \(term.rawValue)")
         case .voteAsked(let term): (.info, "asking for votes of term \(term.rawValue)")
         case .voteCast(let candidate, let term, let isPreVote): (.info, "\(isPreVote ? "pre-vote" : "vote") for \(candidate) in term \(term.rawValue)")
@@ -341,6 +342,8 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         case .configurationChanged(let configuration): (.info, "voters \(configuration.voters), learners \(configuration.learners)")
         case .transferStarted(let heir): (.info, "handing leadership to \(heir)")
         case .transferAborted(let heir): (.warning, "\(heir) did not take leadership over")
+        case .diskStuck(let after): (.warning, "the log's disk has not finished a write for \(after.milliseconds) ms")
+        case .diskRecovered(let after): (.warning, "the log's disk finished a write after \(after.milliseconds) ms")
         case .messageRefused(let peer, let fault): (.warning, "a message from \(peer) was ignored: \(fault)")
         case .snapshotNeeded(let peer): (.info, "\(peer) is behind the log and gets a snapshot")
         }
