@@ -34,6 +34,7 @@ struct Confirmation: Hashable, Sendable {
         case undo(UndoStep)
         case lead(member: UInt64, name: String)
         case workload
+        case canary
     }
 
     var question: Question
@@ -49,6 +50,8 @@ struct Prompt: Hashable, Sendable {
         case rename(KeyValue)
         case addWatch
         case saveStream
+        case exportElections
+        case recordSession
     }
 
     var purpose: Purpose

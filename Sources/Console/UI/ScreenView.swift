@@ -187,6 +187,9 @@ extension Model {
         case .watch:
             guard let session = watch.selected else { return ["watch"] }
             return ["watch", session.title]
+        case .elections:
+            guard let election = elections.shown else { return ["elections"] }
+            return ["elections", election.electedAt == nil ? "no leader" : "term \(election.term)"]
         default:
             let member = cluster.members.indices.contains(overview.selection) ? cluster.members[overview.selection].name : nil
             return ["overview"] + (member.map { [$0] } ?? [])
