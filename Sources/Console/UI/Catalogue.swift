@@ -139,6 +139,7 @@ enum Catalogue {
     static func short(_ hint: String) -> String {
         switch hint {
         case "restart": "up"
+        case "kill leader": "kill"
         case "isolate": "cut"
         case "lead here": "lead"
         case "workload": "load"
@@ -292,7 +293,7 @@ extension Model {
         case .chaos(let verb): return obstacle(to: verb)
         case .log(let verb): return obstacle(to: verb)
         case .filter:
-            if screen == .overview { return "nothing to filter here" }
+            if screen == .overview || screen == .elections { return "nothing to filter here" }
             if screen == .watch, watch.sessions.isEmpty { return "no watch is open: a opens one" }
         case .editorSave:
             if keys.editor?.savingRequest != nil { return "being written" }

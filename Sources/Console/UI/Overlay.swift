@@ -35,6 +35,7 @@ struct Confirmation: Hashable, Sendable {
         case undo(UndoStep)
         case lead(member: UInt64, name: String)
         case workload
+        case canary
     }
 
     var question: Question
@@ -51,6 +52,8 @@ struct Prompt: Hashable, Sendable {
         case addWatch
         case saveStream
         case exportLatency
+        case exportElections
+        case recordSession
     }
 
     var purpose: Purpose

@@ -122,6 +122,7 @@ extension Model {
         case .undo: undo(&commands)
         case .lead(let member, let name): send(.node("lead \(name)"), &commands) { .transferLeadership($0, to: member) }
         case .workload: switchWorkload(&commands)
+        case .canary: switchCanary(&commands)
         }
     }
 
@@ -207,6 +208,15 @@ extension Model {
             overlay = nil
             let content = latencyCSV()
             send(.export(text), &commands) { .export($0, path: text, content: content) }
+        case .exportElections:
+            if text.isEmpty { return refuse("a file name is missing") }
+            overlay = nil
+            let content = Array(exportedElections.utf8)
+            send(.export(text), &commands) { .export($0, path: text, content: content) }
+        case .recordSession:
+            if text.isEmpty { return refuse("a file name is missing") }
+            overlay = nil
+            send(.record(isOn: true), &commands) { .record($0, path: text) }
         }
     }
 
