@@ -6,6 +6,8 @@ enum Overlay: Hashable, Sendable {
     case prompt(Prompt)
     case node(UInt64)
     case conflict(Conflict)
+    case fault(FaultForm)
+    case scenario(ScenarioSummary)
 }
 
 struct HelpState: Hashable, Sendable {
@@ -49,6 +51,7 @@ struct Prompt: Hashable, Sendable {
         case rename(KeyValue)
         case addWatch
         case saveStream
+        case exportLog
     }
 
     var purpose: Purpose

@@ -7,11 +7,13 @@ extension Model {
         case .prompt(let state): drawPrompt(state, &canvas)
         case .node(let id): drawNodePage(id, &canvas)
         case .conflict(let state): drawConflict(state, &canvas, layout.body)
+        case .fault(let form): drawFaultForm(form, &canvas)
+        case .scenario(let summary): drawScenarioPage(summary, &canvas)
         }
     }
 
     /// A box in the middle of the screen; everything behind it steps back.
-    private func overlayBox(_ canvas: inout Canvas, columns: Int, rows: Int, title: String, right: [Span] = [], footer: [Span] = []) -> Rect {
+    func overlayBox(_ canvas: inout Canvas, columns: Int, rows: Int, title: String, right: [Span] = [], footer: [Span] = []) -> Rect {
         canvas.quiet(Rect(column: 0, row: 1, columns: size.columns, rows: size.rows - 1))
         let width = min(size.columns - 4, columns), height = min(size.rows - 4, rows)
         let rect = Rect(column: (size.columns - width) / 2, row: max(2, (size.rows - height) / 2), columns: width, rows: height)
@@ -252,6 +254,7 @@ extension Model {
         case .rename: ("Rename", "new name", "one transaction; the lease stays; refused if the name is taken")
         case .addWatch: ("Open a watch", "prefix", "empty: all keys · add @REVISION to start in the past")
         case .saveStream: ("Save events", "file", "one JSON object a line; an existing file is not overwritten")
+        case .exportLog: ("Export the log", "file", "the lines that are shown, oldest first; an existing file is not overwritten")
         }
         let inside = overlayBox(&canvas, columns: min(90, max(66, size.columns / 2)), rows: 7, title: title, right: [Span("↵ · Esc", .dim)])
         guard inside.rows > 3 else { return }
@@ -294,7 +297,7 @@ extension Model {
             put(row.1, &canvas, inside.column + 21, inside.row + 1 + index, width: inside.columns - 23)
         }
         var keys: [Span] = []
-        for entry in Catalogue.entries where entry.context == .overview && entry.changes && entry.verb != .workload {
+        for entry in Catalogue.entries where entry.context == .overview && entry.changes && entry.verb != .workload && entry.verb != .chaos(.healAll) {
             let isOff = obstacle(to: entry.verb, changes: true) != nil
             keys += [Span(entry.keys[0].label, isOff ? .faint : .key, isOff ? [] : .bold), Span(" \(entry.hint ?? "")  ", isOff ? .faint : .dim)]
         }

@@ -479,11 +479,15 @@ extension Model {
         let facts: [Span] = overview.eventScroll > 0 ? [Span("▼ \(overview.eventScroll) newer", .warn)] : [Span("live", .dim)]
         let inside = canvas.box(rect, border(.events), title: [Span("Events", .title, .bold)], right: facts)
         guard !inside.isEmpty else { return }
+        drawEventRows(&canvas, rect, inside, focused: panel == .events)
+    }
+
+    /// Newest on top.
+    func drawEventRows(_ canvas: inout Canvas, _ rect: Rect, _ inside: Rect, focused: Bool) {
         if events.isEmpty {
             drawPlaceholder(&canvas, inside, hasClusterData ? "nothing happened yet" : connectionText, .faint)
             return
         }
-        // Newest on top.
         var row = inside.row
         for event in events.reversed().dropFirst(overview.eventScroll) {
             guard row < inside.endRow else { break }
@@ -492,7 +496,7 @@ extension Model {
             canvas.spans(EventText(event).spans(width: inside.columns - 12), inside.column + 11, row, width: inside.columns - 12)
             row += 1
         }
-        canvas.scrollMark(rect, offset: overview.eventScroll, visible: inside.rows, total: events.count, focused: panel == .events)
+        canvas.scrollMark(rect, offset: overview.eventScroll, visible: inside.rows, total: events.count, focused: focused)
     }
 
     /// The last events of the newest watch.
