@@ -300,6 +300,10 @@ extension Sample {
         session.tell(.cluster(cluster(now: session.model.now, nodes: 5)))
         live(&session)
         let now = session.model.now
+        var state = session.model.cluster
+        state.members[4].applied = state.members[4].commit.map { $0 - 242 }
+        state.members[4].lastIndex = state.members[4].applied.map { $0 + 40 }
+        session.tell(.cluster(state))
         session.tell(.faults([
             ActiveFault(id: 1, fault: .kill(id(0)), since: now.advanced(byMilliseconds: -20_000)),
             ActiveFault(id: 3, fault: .disk(id(4), .slow(milliseconds: 20)), since: now.advanced(byMilliseconds: -125_000), ends: now.advanced(byMilliseconds: 1_675_000)),

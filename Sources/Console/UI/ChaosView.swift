@@ -396,7 +396,7 @@ extension Model {
                         x, y, width: inside.columns - 2, .ink(.dim))
             y += 1
         }
-        y = max(y, bottom)
+        y = inside.rows > 14 ? y + 1 : max(y, bottom)
         for line in verdict where y < inside.endRow {
             canvas.spans(line, x, y, width: inside.columns - 2)
             y += 1
@@ -409,7 +409,7 @@ extension Model {
         if let first = verdict.violations.first {
             return [[Span("✕ ", .bad, .bold), Span("\(Format.plural(Int64(verdict.violations.count), "violation")) of consistency", .bad, .bold)], [Span("  \(first)", .bad)]]
         }
-        var lines = [[Span("✓ ", .ok, .bold), Span("consistent so far: \(Format.count(verdict.acknowledgedWrites)) writes acknowledged, none lost", .text)]]
+        var lines = [[Span("✓ ", .ok, .bold), Span("consistent so far: \(Format.count(verdict.acknowledgedWrites)) writes acknowledged, no violation", .text)]]
         var facts = "  \(Format.count(verdict.confirmedWrites)) read back, \(Format.plural(Int64(verdict.checkedReads), "read")) checked"
         if verdict.unknownWrites > 0 { facts += ", \(Format.count(verdict.unknownWrites)) without an answer" }
         lines.append([Span(facts, .dim)])

@@ -302,8 +302,10 @@ extension Model {
                 panel = .nodes
                 let row = event.position.row - place.nodes.row - 2
                 if step != 0 { overview.selection += step.signum() } else if row >= 0, row < cluster.members.count { overview.selection = row }
-            } else if step == 0, place.watch.contains(event.position) {
-                go(to: .watch, &commands)
+            } else if step == 0 {
+                if place.watch.contains(event.position) { go(to: .watch, &commands) }
+                if place.log.contains(event.position) { go(to: .log, &commands) }
+                if place.roundTrips.contains(event.position) { go(to: .chaos, &commands) }
             }
         }
     }
