@@ -69,7 +69,8 @@ import Testing
 
     static func overview(_ size: Size, members: Int, hasWatch: Bool) -> [(Character, Rect)] {
         let layout = OverviewLayout(body: ScreenLayout(size).body, members: members, hasWatch: hasWatch)
-        return [("N", layout.nodes), ("O", layout.ops), ("L", layout.latency), ("H", layout.histogram), ("T", layout.timeline), ("E", layout.events), ("W", layout.watch)]
+        return [("N", layout.nodes), ("O", layout.ops), ("L", layout.latency), ("H", layout.histogram), ("T", layout.timeline), ("E", layout.events), ("W", layout.watch),
+                ("R", layout.raft), ("h", layout.heat), ("P", layout.roundTrips), ("l", layout.log)]
     }
 
     @Test func smallOverview() {
@@ -114,8 +115,8 @@ import Testing
 
     /// Panels lie inside the body, do not overlap, and leave no hole, at every size and number of members.
     @Test func panelsTileTheBody() {
-        for columns in stride(from: 80, through: 260, by: 9) {
-            for rows in stride(from: 24, through: 90, by: 5) {
+        for columns in stride(from: 80, through: 300, by: 9) {
+            for rows in stride(from: 24, through: 100, by: 4) {
                 let body = ScreenLayout(Size(columns: columns, rows: rows)).body
                 for members in [0, 1, 3, 5, 7] {
                     for hasWatch in [false, true] {
@@ -125,6 +126,11 @@ import Testing
                 }
                 let keys = KeysLayout(body: body)
                 check([keys.tree, keys.value, keys.history], body, "keys \(columns)x\(rows)")
+                for members in [0, 1, 3, 5, 7] {
+                    for focus in [Panel.links, .newFault, .activeFaults, .scenarios, .load, .happened] {
+                        check(ChaosLayout(body: body, members: members, focus: focus).panels.map(\.rect), body, "chaos \(columns)x\(rows), \(members) members, \(focus)")
+                    }
+                }
                 for watches in [0, 1, 5, 40] {
                     let watch = WatchLayout(body: body, watches: watches)
                     check([watch.list, watch.stream], body, "watch \(columns)x\(rows), \(watches) watches")

@@ -20,6 +20,8 @@ enum Verb: Hashable, Sendable {
 enum Context: Hashable, Sendable {
     case everywhere, overview, keys, tree, value, history, watch, watchList, stream, editor
     case elections, latency, chaos, log
+    /// Panels of Chaos: all but the scenarios, and those.
+    case chaosTargets, scenarios
 }
 
 /// A row of the catalogue.
@@ -132,7 +134,7 @@ enum Catalogue {
         add(.editorRedo, "editor-redo", .editor, [.control("r")], hint: "redo", "the change again", rank: 4, .look)
         add(.editorFormat, "editor-format", .editor, [KeyPress(.function(2))], hint: "format", "lay the JSON out", rank: 5, .look)
         add(.editorCancel, "editor-cancel", .editor, [KeyPress(.escape)], hint: "cancel", "leave the editor", rank: 6, .look)
-        return list
+        return list + chaosShared
     }()
 
     /// Hints of narrow screens.
@@ -148,6 +150,7 @@ enum Catalogue {
         case "delete": "del"
         case "rename": "ren"
         case "tree/flat": "tree"
+        case "flaky link": "flaky"
         default: hint
         }
     }
@@ -217,6 +220,8 @@ extension Model {
         case .history: .history
         case .watchList: .watchList
         case .stream: .stream
+        case .scenarios: .scenarios
+        case .links, .newFault, .activeFaults, .load, .happened: .chaosTargets
         default: nil
         }
         let view: Context? = switch screen {
@@ -246,6 +251,7 @@ extension Model {
             if cluster.kind == .attached { return playgroundOnly }
             guard let member else { return "no node yet" }
             if case .down = member.health { return "\(member.name) is down: R restarts it" }
+            return faultSupport.reason(.kill)
         case .restart:
             if cluster.kind == .attached { return playgroundOnly }
             guard member != nil else { return "no node yet" }
@@ -253,6 +259,7 @@ extension Model {
             if cluster.kind == .attached { return playgroundOnly }
             guard let member else { return "no node yet" }
             if case .down = member.health { return "\(member.name) is down: R restarts it" }
+            return faultSupport.reason(verb == .pause ? .pause : .isolate)
         case .lead:
             guard let member else { return "no node yet" }
             if case .down = member.health { return "\(member.name) is down" }
@@ -292,8 +299,9 @@ extension Model {
         case .latency(let verb): return obstacle(to: verb)
         case .chaos(let verb): return obstacle(to: verb)
         case .log(let verb): return obstacle(to: verb)
+        case .open: if screen == .chaos, cluster.kind == .attached { return Model.playgroundOnly }
         case .filter:
-            if screen == .overview || screen == .elections { return "nothing to filter here" }
+            if [.overview, .elections, .chaos].contains(screen) { return "nothing to filter here" }
             if screen == .watch, watch.sessions.isEmpty { return "no watch is open: a opens one" }
         case .editorSave:
             if keys.editor?.savingRequest != nil { return "being written" }

@@ -7,7 +7,7 @@ extension Model {
 
     func drawLatencyView(_ canvas: inout Canvas, _ body: Rect) {
         let layout = latencyLayout(body)
-        drawHeat(&canvas, layout.heat)
+        drawHeatMap(&canvas, layout.heat)
         drawStages(&canvas, layout.stages)
         drawFsync(&canvas, layout.fsync)
         drawLatencyRates(&canvas, layout.rates)
@@ -81,16 +81,16 @@ extension Model {
         var bands: [HeatBand] = []
         var index = first, from = 0
         while bands.count < rows - 1, index < bounds.count {
-            bands.append(HeatBand(from: from, to: index + 1, label: (bands.isEmpty ? "≤" : "") + bound(bounds[index]), isSlow: bounds[index] > 100_000))
+            bands.append(HeatBand(from: from, to: index + 1, label: (bands.isEmpty ? "≤" : "") + edge(bounds[index]), isSlow: bounds[index] > 100_000))
             from = index + 1
             index += step
         }
-        bands.append(HeatBand(from: from, to: bounds.count + 1, label: ">" + bound(bounds[from - 1]), isSlow: bounds[from - 1] >= 100_000))
+        bands.append(HeatBand(from: from, to: bounds.count + 1, label: ">" + edge(bounds[from - 1]), isSlow: bounds[from - 1] >= 100_000))
         return bands
     }
 
     /// 62 us, 0.5ms, 16ms, 1s: at most five columns.
-    private static func bound(_ microseconds: Int) -> String {
+    private static func edge(_ microseconds: Int) -> String {
         switch microseconds {
         case ..<200: "\(microseconds)us"
         case ..<950: "." + String((microseconds + 5) / 10 % 100 + 1_000).suffix(2) + "ms"
@@ -109,7 +109,7 @@ extension Model {
         return Rect(column: inside.column + heatLabelWidth + 1, row: inside.row, columns: inside.columns - heatLabelWidth - 2, rows: max(0, inside.rows - 3))
     }
 
-    private func drawHeat(_ canvas: inout Canvas, _ rect: Rect) {
+    private func drawHeatMap(_ canvas: inout Canvas, _ rect: Rect) {
         guard !rect.isEmpty else { return }
         let area = Model.heatColumns(rect)
         let time = heatTime(columns: area.columns)
@@ -163,7 +163,7 @@ extension Model {
         guard !latency.source.isWorkload, keys.contains(where: { if case .scraped = $0.what { latency.series[$0] != nil } else { false } }),
               let bounds = keys.lazy.compactMap({ latency.series[$0]?.coarse.last?.histogram.bounds }).first, bounds != LatencyHistogram.fineBounds,
               let low = bounds.first, let next = bounds.dropFirst().first, let high = bounds.last else { return [] }
-        return [Span("exact for the server's own edges: \(Model.bound(low)), \(Model.bound(next)) … \(Model.bound(high))", .dim)]
+        return [Span("exact for the server's own edges: \(Model.edge(low)), \(Model.edge(next)) … \(Model.edge(high))", .dim)]
     }
 
     private func drawHeatInvitation(_ canvas: inout Canvas, _ inside: Rect) {

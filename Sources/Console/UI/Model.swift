@@ -113,6 +113,8 @@ public struct Model: Sendable {
     var scenarios: [ScenarioSummary] = []
     /// The one that runs, or the last that ran.
     var scenario: ScenarioProgress?
+    /// When its last news came: what has ended is told for a while.
+    var scenarioHeardAt: Moment?
     var recordingPath: String?
     /// Set in a replay.
     var replay: ReplayState?
@@ -191,6 +193,8 @@ struct PendingWrite: Hashable, Sendable {
     var request: RequestID
     var kind: Kind
     var since: Moment
+    /// A warning that belongs to the receipt ("the quorum is lost").
+    var remark: String?
 
     var verb: String {
         switch kind {

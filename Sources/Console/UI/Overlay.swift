@@ -7,6 +7,8 @@ enum Overlay: Hashable, Sendable {
     case node(UInt64)
     case conflict(Conflict)
     case workloadForm(WorkloadForm)
+    case fault(FaultForm)
+    case scenario(ScenarioSummary)
 }
 
 struct HelpState: Hashable, Sendable {
@@ -54,6 +56,7 @@ struct Prompt: Hashable, Sendable {
         case exportLatency
         case exportElections
         case recordSession
+        case exportLog
     }
 
     var purpose: Purpose

@@ -8,6 +8,8 @@ extension Model {
         case .node(let id): drawNodePage(id, &canvas)
         case .conflict(let state): drawConflict(state, &canvas, layout.body)
         case .workloadForm(let state): drawWorkloadForm(state, &canvas)
+        case .fault(let form): drawFaultForm(form, &canvas)
+        case .scenario(let summary): drawScenarioPage(summary, &canvas)
         }
     }
 
@@ -258,6 +260,7 @@ extension Model {
         case .saveStream: ("Save events", "file", "one JSON object a line; an existing file is not overwritten")
         case .exportElections: ("Export elections", "file", "JSON: \(Format.plural(Int64(elections.elections.count), "election")) with phases, steps and cost; an existing file is not overwritten")
         case .recordSession: ("Record this session", "file", "everything heard from now on, for quarterdeck replay; r again ends it")
+        case .exportLog: ("Export the log", "file", "the lines that are shown, oldest first; an existing file is not overwritten")
         }
         let inside = overlayBox(&canvas, columns: min(90, max(66, size.columns / 2)), rows: 7, title: title, right: [Span("↵ · Esc", .dim)])
         guard inside.rows > 3 else { return }
@@ -300,7 +303,7 @@ extension Model {
             put(row.1, &canvas, inside.column + 21, inside.row + 1 + index, width: inside.columns - 23)
         }
         var keys: [Span] = []
-        for entry in Catalogue.entries where entry.context == .overview && entry.changes && entry.verb != .workload {
+        for entry in Catalogue.entries where entry.context == .overview && entry.changes && entry.verb != .workload && entry.verb != .chaos(.healAll) {
             let isOff = obstacle(to: entry.verb, changes: true) != nil
             keys += [Span(entry.keys[0].label, isOff ? .faint : .key, isOff ? [] : .bold), Span(" \(entry.hint ?? "")  ", isOff ? .faint : .dim)]
         }

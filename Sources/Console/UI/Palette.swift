@@ -8,6 +8,13 @@ struct PaletteItem: Sendable {
         case goTo(KeyBytes)
         case watch(WatchTarget)
         case put(KeyBytes)
+        case faults([Fault], milliseconds: Int64?)
+        /// nil: all of them.
+        case heal(Fault?)
+        case scenario(String)
+        case stopScenario
+        /// Not complete: nothing to run yet.
+        case phrase(String)
     }
 
     var title: String
@@ -64,6 +71,8 @@ extension Model {
         default: break
         }
         if !items.isEmpty { return items }
+        let phrases = phraseItems(text)
+        if !phrases.isEmpty { return phrases }
 
         for member in cluster.members {
             let verbs: [(Verb, String, String)] = [(.kill, "kill", "K"), (.restart, "restart", "R"), (.pause, "pause", "P"), (.isolate, "isolate", "X"), (.lead, "lead", "L")]
@@ -76,6 +85,7 @@ extension Model {
                                          obstacle: model.obstacle(to: verb, changes: true), action: .node(verb, member: member.id)))
             }
         }
+        items += faultItems
         var seen: Set<String> = []
         for entry in Catalogue.entries where entry.context != .editor && entry.section != .move || { if case .view = entry.verb { true } else { false } }() {
             guard seen.insert(entry.name).inserted, entry.verb != .palette, entry.verb != .goBack else { continue }

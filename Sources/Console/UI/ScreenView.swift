@@ -75,6 +75,7 @@ extension Model {
             left = [Span("◆ ", ink(.accent)), Span(Format.fitted(cluster.name, 16), ink(.headerText, .bold)),
                     Span(" · " + [cluster.name == kind ? nil : kind, cluster.engine].compactMap(\.self).map { $0 + " · " }.joined(), ink(.dim)), Span(modeText, modeStyle)]
         }
+        if !faults.isEmpty { left += [Span(isWide ? "   " : " ", ink(.faint)), Span("CHAOS \(faults.count) on", ink(.warn, .bold))] }
         let end = canvas.spans(left, rect.column, rect.row, width: rect.columns)
 
         // Right: items with a priority; the least important are shed first.
@@ -159,11 +160,18 @@ extension Model {
 
     func drawCrumbs(_ canvas: inout Canvas, _ rect: Rect) {
         var x = rect.column + 1
-        let parts = crumbs
-        for (index, part) in parts.enumerated() {
-            if index > 0 { x += canvas.text(" › ", x, rect.row, .ink(.faint)) }
-            x += canvas.text(Format.fitted(part, 40), x, rect.row, .ink(index == parts.count - 1 ? .dim : .faint))
-            if x > rect.columns / 2 { break }
+        if let narration {
+            // A running scenario tells its story in every view; receipts of its acts are in the events.
+            let room = rect.columns - 2
+            x += canvas.spans(narration, x, rect.row, width: room)
+            if x > rect.endColumn - 24 { return }
+        } else {
+            let parts = crumbs
+            for (index, part) in parts.enumerated() {
+                if index > 0 { x += canvas.text(" › ", x, rect.row, .ink(.faint)) }
+                x += canvas.text(Format.fitted(part, 40), x, rect.row, .ink(index == parts.count - 1 ? .dim : .faint))
+                if x > rect.columns / 2 { break }
+            }
         }
         let (text, slot): (String, Slot)
         if let toast, now - toast.at < toast.milliseconds {
@@ -192,6 +200,8 @@ extension Model {
         case .elections:
             guard let election = elections.shown else { return ["elections"] }
             return ["elections", election.electedAt == nil ? "no leader" : "term \(election.term)"]
+        case .chaos: return cluster.kind == .attached ? ["chaos"] : ["chaos", chaosTargetText]
+        case .log: return logCrumbs
         default:
             let member = cluster.members.indices.contains(overview.selection) ? cluster.members[overview.selection].name : nil
             return ["overview"] + (member.map { [$0] } ?? [])

@@ -23,11 +23,15 @@ extension Model {
         case .faults(let active):
             elections.heard(active, before: faults, at: now)
             latency.heard(active, at: now)
+            let selected = selectedFault?.id
             faults = active
+            if let selected, let index = faults.firstIndex(where: { $0.id == selected }) { chaos.active = index }
         case .faultSupport(let support): faultSupport = support
         case .logs(let lines): log.heard(lines)
         case .scenarios(let list): scenarios = list
-        case .scenario(let progress): scenario = progress
+        case .scenario(let progress):
+            scenario = progress
+            scenarioHeardAt = now
         case .recording(let path): recordingPath = path
         case .replay(let state): replay = state
         case .directory(let page): receive(page)
@@ -152,15 +156,15 @@ extension Model {
         case .undo(let step):
             say("undone: \(step.title) \(took)\(at)" + (detail.map { " · \($0)" } ?? ""))
             if case .put(let key, _, _) = step.change { afterWrite(of: key) } else { afterWrite(of: nil) }
-        case .node(let what): say("\(what): \(detail ?? "ok") \(took)")
+        case .node(let what): say(["\(what): \(detail ?? "ok") \(took)", pending.remark].compactMap { $0 }.joined(separator: " · "), pending.remark == nil ? .ok : .warn)
         case .workload(let isOn):
             workload.isSwitching = false
             workload.isOn = isOn
             say(isOn ? "workload runs" : "workload stopped")
         case .canary(let isOn): say(isOn ? "canary writes" : "canary stopped")
-        case .fault(let what): say("\(what): \(detail ?? "ok") \(took)")
+        case .fault(let what): say([what, detail == what ? nil : detail, took, pending.remark].compactMap { $0 }.joined(separator: " · "), pending.remark == nil ? .ok : .warn)
         case .scenario(let name): say("scenario \(name): \(detail ?? "started")")
-        case .export: say(detail ?? "exported", .ok)
+        case .export(let what): say(detail ?? "exported \(what)", .ok)
         case .record(let isOn): say(detail ?? (isOn ? "recording" : "recording ended"), .ok)
         case .copy(let text): say(detail ?? "copied \(text)", .dim)
         case .save: say(detail ?? "saved", .ok)

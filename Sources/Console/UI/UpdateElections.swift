@@ -152,7 +152,7 @@ extension Model {
                 send(.node("lead \(heir.name)"), &commands) { .transferLeadership($0, to: heir.id) }
                 followElections()
             }
-        case .healAll: send(.fault("heal all"), &commands) { .healAllFaults($0) }
+        case .healAll: healAll(&commands)
         case .canary:
             if !isCanaryOn, cluster.kind == .attached { overlay = .confirm(Confirmation(question: .canary)) } else { switchCanary(&commands) }
         }

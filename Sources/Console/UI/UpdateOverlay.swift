@@ -18,6 +18,8 @@ extension Model {
         case .node: handleNode(key, &commands)
         case .conflict(let state): handle(state, key, &commands)
         case .workloadForm(let state): handle(state, key, &commands)
+        case .fault(let state): handle(state, key, &commands)
+        case .scenario(let summary): handleScenario(summary, key, &commands)
         case nil: break
         }
     }
@@ -217,6 +219,10 @@ extension Model {
             if text.isEmpty { return refuse("a file name is missing") }
             overlay = nil
             send(.record(isOn: true), &commands) { .record($0, path: text) }
+        case .exportLog:
+            if text.isEmpty { return refuse("a file name is missing") }
+            overlay = nil
+            exportLog(to: text, &commands)
         }
     }
 
@@ -279,8 +285,10 @@ extension Model {
         if paletteHistory.count > 50 { paletteHistory.removeFirst() }
         switch item.action {
         case .entry(let entry):
-            if let screen = Model.screen(of: entry.context) { go(to: screen, &commands) }
-            if let panel = Model.panel(of: entry.context) { self.panel = panel }
+            // What can be done where one is needs no change of view.
+            let isHere = contexts.contains { context in Catalogue.entries.contains { $0.context == context && $0.name == entry.name } }
+            if !isHere, let screen = Model.screen(of: entry.context) { go(to: screen, &commands) }
+            if !isHere, let panel = Model.panel(of: entry.context) { self.panel = panel }
             perform(entry.verb, changes: entry.changes, &commands)
         case .node(let verb, let member):
             guard let index = cluster.members.firstIndex(where: { $0.id == member }) else { return }
@@ -307,7 +315,16 @@ extension Model {
             go(to: .keys, &commands)
             if mode == .readOnly { say("read-only: nothing can be written", .warn); return }
             openEditor(EditorState(key: key, base: nil))
+        case .faults(let list, let milliseconds): unless(item.obstacle) { $0.add(list, milliseconds: milliseconds, &commands) }
+        case .heal(let fault): unless(item.obstacle) { model in if let fault { model.heal(fault, &commands) } else { model.healAll(&commands) } }
+        case .scenario(let name): unless(item.obstacle) { $0.run(name, &commands) }
+        case .stopScenario: unless(item.obstacle) { $0.stopScenario(&commands) }
+        case .phrase: say(item.obstacle ?? "something is missing", .warn)
         }
+    }
+
+    private mutating func unless(_ obstacle: String?, _ act: (inout Model) -> Void) {
+        if let obstacle { say(obstacle, .warn) } else { act(&self) }
     }
 
     static func screen(of context: Context) -> ViewID? {
@@ -317,7 +334,7 @@ extension Model {
         case .watch, .watchList, .stream: .watch
         case .elections: .elections
         case .latency: .latency
-        case .chaos: .chaos
+        case .chaos, .chaosTargets, .scenarios: .chaos
         case .log: .log
         case .everywhere: nil
         }
@@ -331,6 +348,8 @@ extension Model {
         case .history: .history
         case .watchList: .watchList
         case .stream: .stream
+        case .scenarios: .scenarios
+        case .chaosTargets: .links
         default: nil
         }
     }
