@@ -13,6 +13,7 @@ final class ClusterSession: CommandRunner {
     let monitor: ClusterMonitor
     /// The faults of nodes that this console started.
     let faults: FaultBoard?
+    private let journal: Journal
     private let state = Mutex(State())
 
     /// Work under way that a later command replaces or ends.
@@ -31,7 +32,7 @@ final class ClusterSession: CommandRunner {
     private static let previewLimit = 3
 
     /// - Throws: `CommandFailure` when the endpoints or TLS files cannot be used. Connects to nothing yet.
-    init(cluster: ClusterState, connection: ConnectionOptions, host: (any NodeHost)?, mailbox: Mailbox) throws {
+    init(cluster: ClusterState, connection: ConnectionOptions, host: (any NodeHost)?, mailbox: Mailbox, logs: LogFunnel? = nil) throws {
         do {
             client = try EtcdClient(configuration: try ClusterSession.configuration(connection))
         } catch {
@@ -39,6 +40,7 @@ final class ClusterSession: CommandRunner {
         }
         self.mailbox = mailbox
         self.host = host
+        journal = Journal(logs ?? LogFunnel(mailbox))
         let monitor = ClusterMonitor(client: client, cluster: cluster, host: host, mailbox: mailbox)
         self.monitor = monitor
         faults = host.map { host in
@@ -93,6 +95,7 @@ final class ClusterSession: CommandRunner {
     }
 
     func perform(_ command: Command) {
+        journal.began(command)
         switch command {
         case .loadDirectory(let request): background { await self.loadDirectory(request) }
         case .loadValue(let id, let key, let revision): preview { await self.loadValue(id, key, revision) }
@@ -246,8 +249,9 @@ final class ClusterSession: CommandRunner {
     // MARK: Answers
 
     func finish(_ id: RequestID, _ outcome: CommandResult.Outcome, since start: Int64, removed: [UI.KeyValue] = [], removedCount: Int64 = 0) {
-        mailbox.post(.finished(CommandResult(request: id, outcome: outcome, durationMicroseconds: Clock.microseconds(since: start), removed: removed,
-                                             removedCount: removedCount)))
+        let microseconds = Clock.microseconds(since: start)
+        mailbox.post(.finished(CommandResult(request: id, outcome: outcome, durationMicroseconds: microseconds, removed: removed, removedCount: removedCount)))
+        journal.ended(id, outcome, microseconds: microseconds, removedCount: removedCount)
     }
 
     /// One line for a person.
