@@ -48,6 +48,9 @@ public struct ObservedEvent: Sendable, Hashable {
         case electionTimeout(after: TimeSpan)
         /// The connection to the leader broke; the election does not wait for the timer.
         case leaderConnectionLost(leader: MemberID)
+        /// The member's own disk has not finished a write for this long: a leader hands over, another does not campaign.
+        case diskStuck(after: TimeSpan)
+        case diskRecovered(after: TimeSpan)
         case preVoteAsked
         case voteAsked
         /// The member voted for a candidate, itself perhaps.
@@ -279,6 +282,8 @@ extension ObservedEvent {
         switch event.kind {
         case .electionTimeout(let microseconds): kind = .electionTimeout(after: .microseconds(microseconds))
         case .leaderConnectionLost(let leader): kind = .leaderConnectionLost(leader: MemberID(leader))
+        case .diskStuck(let microseconds): kind = .diskStuck(after: .microseconds(microseconds))
+        case .diskRecovered(let microseconds): kind = .diskRecovered(after: .microseconds(microseconds))
         case .preVoteAsked: kind = .preVoteAsked
         case .voteAsked: kind = .voteAsked
         case .voteCast(let vote): kind = .voteCast(for: MemberID(vote.member), isPreVote: vote.preVote)

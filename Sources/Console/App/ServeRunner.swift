@@ -16,7 +16,7 @@ enum ServeRunner {
     static func run(_ options: ServeOptions) throws -> Int32 {
         // Before anything starts a thread.
         let signals = SignalInbox.install()
-        let console = try options.console.map { try SupervisingConsole($0, configuration(options)) }
+        let console = try options.console.map { try SupervisingConsole($0, Self.configuration(options)) }
         let level = Logger.Level(rawValue: options.logLevel == "warn" ? "warning" : options.logLevel) ?? .info
         let logger = Logger(label: "quarterdeck") { _ in JSONLogHandler(level: level) }
         let replicaGroup = MultiThreadedEventLoopGroup(numberOfThreads: 1)

@@ -402,6 +402,8 @@ struct ElectionFacts {
             case .electionTimeout(let after): add(at, "╌", .candidate, "\(node)'s timer fires (\(Format.exact(after)))")
             case .leaderConnectionLost(let leader):
                 group("lost \(leader)", at, "≠", .warn, event.node) { "\($0) \($0.contains(" ") ? "lose" : "loses") the connection to \(names[leader])" }
+            case .diskStuck(let after): add(at, "▲", .warn, "\(node)'s disk is stuck for \(Format.exact(after))")
+            case .diskRecovered(let after): add(at, "▽", .ok, "\(node)'s disk works again after \(Format.exact(after))")
             case .preVoteAsked: add(at, "◌", .candidate, "\(node) asks pre-votes, term \(event.term)")
             case .voteAsked: add(at, "▸", .candidate, "\(node) asks votes, term \(event.term)")
             case .voteCast(let candidate, let isPre):

@@ -14,6 +14,7 @@ final class ClusterSession: CommandRunner {
     /// The faults of nodes that this console started.
     let faults: FaultBoard?
     private let canary: Canary
+    private let journal: Journal
     private let state = Mutex(State())
 
     /// Work under way that a later command replaces or ends.
@@ -32,7 +33,7 @@ final class ClusterSession: CommandRunner {
     private static let previewLimit = 3
 
     /// - Throws: `CommandFailure` when the endpoints or TLS files cannot be used. Connects to nothing yet.
-    init(cluster: ClusterState, connection: ConnectionOptions, host: (any NodeHost)?, mailbox: Mailbox) throws {
+    init(cluster: ClusterState, connection: ConnectionOptions, host: (any NodeHost)?, mailbox: Mailbox, logs: LogFunnel? = nil) throws {
         let configuration: ClientConfiguration
         do {
             configuration = try ClusterSession.configuration(connection)
@@ -42,6 +43,7 @@ final class ClusterSession: CommandRunner {
         }
         self.mailbox = mailbox
         self.host = host
+        journal = Journal(logs ?? LogFunnel(mailbox))
         let monitor = ClusterMonitor(client: client, cluster: cluster, host: host, mailbox: mailbox)
         self.monitor = monitor
         faults = host.map { host in
@@ -99,6 +101,7 @@ final class ClusterSession: CommandRunner {
     func perform(_ command: Command) {
         // What clients feel is worth seeing from just before.
         if host != nil, ClusterSession.disturbsNodes(command) { canary.arm() }
+        journal.began(command)
         switch command {
         case .loadDirectory(let request): background { await self.loadDirectory(request) }
         case .loadValue(let id, let key, let revision): preview { await self.loadValue(id, key, revision) }
@@ -300,8 +303,9 @@ final class ClusterSession: CommandRunner {
     // MARK: Answers
 
     func finish(_ id: RequestID, _ outcome: CommandResult.Outcome, since start: Int64, removed: [UI.KeyValue] = [], removedCount: Int64 = 0) {
-        mailbox.post(.finished(CommandResult(request: id, outcome: outcome, durationMicroseconds: Clock.microseconds(since: start), removed: removed,
-                                             removedCount: removedCount)))
+        let microseconds = Clock.microseconds(since: start)
+        mailbox.post(.finished(CommandResult(request: id, outcome: outcome, durationMicroseconds: microseconds, removed: removed, removedCount: removedCount)))
+        journal.ended(id, outcome, microseconds: microseconds, removedCount: removedCount)
     }
 
     /// One line for a person.

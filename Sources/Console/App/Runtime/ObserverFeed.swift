@@ -167,6 +167,8 @@ extension RaftEvent {
         switch event.kind {
         case .electionTimeout(let after): kind = .electionTimeout(afterMicroseconds: after.nanoseconds / 1_000)
         case .leaderConnectionLost(let leader): kind = .leaderConnectionLost(leader: leader.rawValue)
+        case .diskStuck(let after): kind = .diskStuck(afterMicroseconds: after.nanoseconds / 1_000)
+        case .diskRecovered(let after): kind = .diskRecovered(afterMicroseconds: after.nanoseconds / 1_000)
         case .preVoteAsked: kind = .preVoteAsked
         case .voteAsked: kind = .voteAsked
         case .voteCast(let candidate, let isPreVote): kind = .voteCast(for: candidate.rawValue, isPreVote: isPreVote)
