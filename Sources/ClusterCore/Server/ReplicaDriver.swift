@@ -38,6 +38,8 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     // For observers.
     private var desk: ObserverDesk
     private var meter = StageMeter()
+    /// What the transport saw while the node stood still.
+    private var pausedNotes: [ReplicaNote] = []
 
     // Where effects go. Set before `start`.
     var diskThread: DiskThread!
@@ -210,6 +212,7 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     func note(_ note: ReplicaNote) {
         loop.preconditionInEventLoop()
         guard !isStopped else { return }
+        guard !isPaused else { return pausedNotes.append(note) }
         take(note, at: clock.now(), wall: clock.wall())
         if desk.isObserved { scheduleTurn() }
     }
@@ -353,7 +356,11 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         loop.preconditionInEventLoop()
         guard paused != isPaused else { return }
         isPaused = paused
-        if !paused { turn() }
+        guard !paused else { return }
+        let notes = pausedNotes
+        pausedNotes = []
+        for note in notes { self.note(note) }
+        turn()
     }
 
     /// Nothing is handled any more.
