@@ -46,6 +46,8 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     var fail: ((String) -> Void)!
     /// Waits for the backend commit in flight, then runs once on the loop.
     private var whenBackendIdle: [(ReplicaDriver) -> Void] = []
+    /// Asked after each turn until they say true.
+    private var waitingForTurn: [(ReplicaDriver) -> Bool] = []
 
     init(identity: NodeIdentity, replica: Replica, backend: any Backend, loop: any EventLoop, clock: any NodeClock, metrics: NodeMetrics,
          logger: Logger) {
@@ -141,6 +143,7 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
             whenBackendIdle = []
             for body in waiting { body(self) }
         }
+        if !waitingForTurn.isEmpty { waitingForTurn.removeAll { $0(self) } }
         if isBusy { scheduleTurn() }
     }
 
@@ -310,6 +313,7 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         observe = nil
         fail = { _ in }
         whenBackendIdle = []
+        waitingForTurn = []
         effects = ReplicaEffects()
         diskThread = nil
         backendThread = nil
@@ -323,6 +327,12 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     func whenNoCommitIsInFlight(_ body: @escaping (ReplicaDriver) -> Void) {
         loop.preconditionInEventLoop()
         if replica.isCommittingBackend { whenBackendIdle.append(body) } else { body(self) }
+    }
+
+    /// Asks `isDone` now and after each turn until it is true.
+    func afterEachTurn(_ isDone: @escaping (ReplicaDriver) -> Bool) {
+        loop.preconditionInEventLoop()
+        if !isDone(self) { waitingForTurn.append(isDone) }
     }
 
     func wants(_ snapshot: SnapshotMetadata) -> Bool { replica.wants(snapshot) }
