@@ -424,9 +424,8 @@ import Testing
         single.receive(.heartbeat(commit: .zero, round: .none), from: 2, term: 1)
         single.receive(.timeoutNow, from: 3, term: 1)
         #expect(single.core.role == .follower)
-        single.receive(.timeoutNow, from: 2, term: 1)
+        let asked = single.receive(.timeoutNow, from: 2, term: 1).sent(to: 3)
         #expect(single.core.role == .candidate)
-        let asked = single.sync().sent(to: 3)
         #expect(asked == [.requestVote(last: .zero, isPreVote: false, isTransfer: true)])
     }
 }
