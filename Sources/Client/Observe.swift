@@ -48,9 +48,6 @@ public struct ObservedEvent: Sendable, Hashable {
         case electionTimeout(after: TimeSpan)
         /// The connection to the leader broke; the election does not wait for the timer.
         case leaderConnectionLost(leader: MemberID)
-        /// The member's own disk has not finished a write for this long: a leader hands over, another does not campaign.
-        case diskStuck(after: TimeSpan)
-        case diskRecovered(after: TimeSpan)
         case preVoteAsked
         case voteAsked
         /// The member voted for a candidate, itself perhaps.
@@ -74,6 +71,10 @@ public struct ObservedEvent: Sendable, Hashable {
         case peerFound(MemberID)
         /// What changed, for people.
         case membershipChanged(String)
+        /// The log's disk has not finished a write for this long: a leader hands over, another member does not campaign.
+        case diskStuck(after: TimeSpan)
+        /// It finished the write after this long.
+        case diskRecovered(after: TimeSpan)
     }
 
     public var time: ObservedTime
@@ -282,8 +283,6 @@ extension ObservedEvent {
         switch event.kind {
         case .electionTimeout(let microseconds): kind = .electionTimeout(after: .microseconds(microseconds))
         case .leaderConnectionLost(let leader): kind = .leaderConnectionLost(leader: MemberID(leader))
-        case .diskStuck(let microseconds): kind = .diskStuck(after: .microseconds(microseconds))
-        case .diskRecovered(let microseconds): kind = .diskRecovered(after: .microseconds(microseconds))
         case .preVoteAsked: kind = .preVoteAsked
         case .voteAsked: kind = .voteAsked
         case .voteCast(let vote): kind = .voteCast(for: MemberID(vote.member), isPreVote: vote.preVote)
@@ -307,6 +306,8 @@ extension ObservedEvent {
         case .peerLost(let peer): kind = .peerLost(MemberID(peer))
         case .peerFound(let peer): kind = .peerFound(MemberID(peer))
         case .membershipChanged(let text): kind = .membershipChanged(text)
+        case .diskStuck(let microseconds): kind = .diskStuck(after: .microseconds(microseconds))
+        case .diskRecovered(let microseconds): kind = .diskRecovered(after: .microseconds(microseconds))
         case nil: return nil
         }
     }

@@ -295,13 +295,13 @@ import Testing
     }
 
     @Test func statusTellsTheTimerAndTheWritesUnderWay() {
-        let single = Single()
-        single.receive(.heartbeat(commit: .zero, round: .none), from: 2, term: 1)
-        single.receive(.append(previous: .zero, entries: [entry(1, 1)], commit: .zero), from: 2, term: 1)
+        let single = Single(term: 1)
+        single.receive(.heartbeat(commit: .zero, round: .none), from: 2, term: 2)
+        single.receive(.append(previous: .zero, entries: [entry(1, 2)], commit: .zero), from: 2, term: 2)
         var status = single.core.status(includingPeers: false)
         #expect(status.electionDeadline == single.now + status.electionSpan)
         #expect(status.electionSpan >= T && status.electionSpan < T * 2)
-        // The vote-less term, and the entry: two batches.
+        // The new term, and the entry: two batches.
         #expect(status.openWrites == 2)
         single.sync()
         status = single.core.status(includingPeers: false)

@@ -149,7 +149,8 @@ final class SimulatedCluster {
 
     // What the cluster as a whole has promised.
     var leaders: [Term: MemberID] = [:]
-    var committed: [(term: Term, value: UInt64)] = []
+    /// `by`: the term of the member that applied it first; it was committed in that term or an earlier one.
+    var committed: [(term: Term, value: UInt64, by: Term)] = []
     var written: [LogPosition: (value: UInt64, previous: Term?)] = [:]
     var acknowledged: Set<UInt64> = []
     var nextValue: UInt64 = 1
@@ -482,8 +483,8 @@ final class SimulatedCluster {
         if let other = leaders[term], other != node.id { throw fail("two leaders in term \(term.rawValue): \(other) and \(node.id)") }
         leaders[term] = node.id
         guard node.disk.hardState.term == term, node.disk.hardState.vote == node.id else { throw fail("\(node.id): elected with a vote that is not durable") }
-        // A late winner of an old term need not hold what a newer term has committed.
-        let last = LogIndex(UInt64(committed.lastIndex { $0.term < term }.map { $0 + 1 } ?? 0))
+        // A late winner of an old term need not hold what a newer term has committed. (seed 2689)
+        let last = LogIndex(UInt64(committed.lastIndex { $0.by < term }.map { $0 + 1 } ?? 0))
         guard let core = node.core, last > core.log.start.index else { return }
         guard core.log.term(at: last) == committed[Int(last.rawValue) - 1].term else {
             throw fail("\(node.id): elected in term \(term.rawValue) without the committed entry \(last.rawValue)")
@@ -504,9 +505,9 @@ final class SimulatedCluster {
         let value = SimulatedCluster.value(of: entry)
         let slot = Int(entry.index.rawValue) - 1
         if slot < committed.count {
-            guard committed[slot] == (entry.term, value) else { throw fail("\(node.id): applied something else at \(entry.index.rawValue)") }
+            guard (committed[slot].term, committed[slot].value) == (entry.term, value) else { throw fail("\(node.id): applied something else at \(entry.index.rawValue)") }
         } else {
-            committed.append((entry.term, value))
+            committed.append((entry.term, value, node.core?.term ?? entry.term))
             if let voters = staticVoters {
                 let holders = voters.count { voter in
                     let other = nodes[Int(voter.rawValue) - 1]

@@ -56,6 +56,7 @@ func simulationOptions() -> RaftOptions {
             if generator.next() % 4 == 0 { options.leavesStuckDisk = false }
             let cluster = SimulatedCluster(seed: seed, nodeCount: nodes, voters: voters, options: options, weather: weather)
             if !changesConfiguration { cluster.staticVoters = cluster.nodes.prefix(voters).map(\.id) }
+            if ProcessInfo.processInfo.environment["RAFT_TRACE"] != nil { cluster.trace = { print($0) } }
             do {
                 cluster.startWorkAndFaults()
                 try cluster.run(for: .milliseconds(1200))

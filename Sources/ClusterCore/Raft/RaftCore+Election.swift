@@ -1,8 +1,9 @@
 import Base
 
 extension RaftCore {
-    /// Whether this member counts in elections: learners and removed members never campaign.
-    var mayCampaign: Bool { configuration.isVoter(id) }
+    /// Whether this member counts in elections: learners and removed members never campaign. One whose removal is not committed yet does:
+    /// it may be the only one with the newest log among those whose votes the others need. (Raft thesis §4.2.2; seed 1547)
+    var mayCampaign: Bool { configurations.contains { $0.configuration.isVoter(id) } }
 
     mutating func redrawElectionSpan() {
         let base = options.electionTimeout.nanoseconds

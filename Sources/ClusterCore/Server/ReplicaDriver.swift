@@ -38,6 +38,8 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     // For observers.
     private var desk: ObserverDesk
     private var meter = StageMeter()
+    /// What the transport saw while the node stood still.
+    private var pausedNotes: [ReplicaNote] = []
 
     // Where effects go. Set before `start`.
     var diskThread: DiskThread!
@@ -51,6 +53,8 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     var fail: ((String) -> Void)!
     /// Waits for the backend commit in flight, then runs once on the loop.
     private var whenBackendIdle: [(ReplicaDriver) -> Void] = []
+    /// Asked after each turn until they say true.
+    private var waitingForTurn: [(ReplicaDriver) -> Bool] = []
 
     init(identity: NodeIdentity, replica: Replica, backend: any Backend, loop: any EventLoop, clock: any NodeClock, metrics: NodeMetrics,
          logger: Logger, life: UInt64) {
@@ -173,6 +177,7 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
             whenBackendIdle = []
             for body in waiting { body(self) }
         }
+        if !waitingForTurn.isEmpty { waitingForTurn.removeAll { $0(self) } }
         if isBusy { scheduleTurn() }
     }
 
@@ -210,6 +215,7 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     func note(_ note: ReplicaNote) {
         loop.preconditionInEventLoop()
         guard !isStopped else { return }
+        guard !isPaused else { return pausedNotes.append(note) }
         take(note, at: clock.now(), wall: clock.wall())
         if desk.isObserved { scheduleTurn() }
     }
@@ -356,7 +362,11 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         loop.preconditionInEventLoop()
         guard paused != isPaused else { return }
         isPaused = paused
-        if !paused { turn() }
+        guard !paused else { return }
+        let notes = pausedNotes
+        pausedNotes = []
+        for note in notes { self.note(note) }
+        turn()
     }
 
     /// Nothing is handled any more.
@@ -379,6 +389,7 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         observe = nil
         fail = { _ in }
         whenBackendIdle = []
+        waitingForTurn = []
         effects = ReplicaEffects()
         diskThread = nil
         backendThread = nil
@@ -392,6 +403,12 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     func whenNoCommitIsInFlight(_ body: @escaping (ReplicaDriver) -> Void) {
         loop.preconditionInEventLoop()
         if replica.isCommittingBackend { whenBackendIdle.append(body) } else { body(self) }
+    }
+
+    /// Asks `isDone` now and after each turn until it is true.
+    func afterEachTurn(_ isDone: @escaping (ReplicaDriver) -> Bool) {
+        loop.preconditionInEventLoop()
+        if !isDone(self) { waitingForTurn.append(isDone) }
     }
 
     func wants(_ snapshot: SnapshotMetadata) -> Bool { replica.wants(snapshot) }

@@ -5,9 +5,6 @@ public struct RaftEvent: Hashable, Codable, Sendable {
         case electionTimeout(afterMicroseconds: Int64)
         /// The connection to the leader broke and nobody answers there: the election starts without waiting for the timer.
         case leaderConnectionLost(leader: UInt64)
-        /// The node's own disk has not finished a write for this long: a leader hands over, another does not campaign.
-        case diskStuck(afterMicroseconds: Int64)
-        case diskRecovered(afterMicroseconds: Int64)
         case preVoteAsked
         case voteAsked
         /// This node voted for another.
@@ -30,6 +27,9 @@ public struct RaftEvent: Hashable, Codable, Sendable {
         case peerLost(UInt64)
         case peerFound(UInt64)
         case membershipChanged(String)
+        /// The log's disk has not finished a write for this long: a leader hands over.
+        case diskStuck(afterMicroseconds: Int64)
+        case diskRecovered(afterMicroseconds: Int64)
         /// Events were dropped because the observer did not keep up.
         case missed(Int)
     }

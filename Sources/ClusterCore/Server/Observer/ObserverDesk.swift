@@ -86,7 +86,7 @@ struct ObserverDesk {
                  .voteRefused(_, let at, _, _), .voteReceived(_, _, _, let at), .elected(let at, _, _), .steppedDown(let at, _), .firstCommit(let at, _),
                  .leaderConnectionLost(_, let at):
                 term = at
-            case .electionTimeout, .diskStuck, .diskRecovered, .transferStarted, .transferAborted, .snapshotNeeded: break
+            case .electionTimeout, .transferStarted, .transferAborted, .snapshotNeeded, .diskStuck, .diskRecovered: break
             }
             isUrgent = true
         case .membershipChanged(let now):

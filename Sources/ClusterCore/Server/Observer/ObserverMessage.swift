@@ -43,8 +43,6 @@ enum ObserverMessage {
         case .leaderChanged(let leader, _): .leaderChanged(leader.rawValue)
         case .electionTimeout(let after): .electionTimeout(after.nanoseconds / 1_000)
         case .leaderConnectionLost(let leader, _): .leaderConnectionLost(leader.rawValue)
-        case .diskStuck(let after): .diskStuck(after.nanoseconds / 1_000)
-        case .diskRecovered(let after): .diskRecovered(after.nanoseconds / 1_000)
         case .preVoteAsked: .preVoteAsked(true)
         case .voteAsked: .voteAsked(true)
         case .voteCast(let candidate, _, let isPreVote): .voteCast(vote(candidate, isPreVote: isPreVote, isGranted: true))
@@ -60,6 +58,8 @@ enum ObserverMessage {
         case .firstCommit(_, let index): .firstCommit(index.rawValue)
         case .transferStarted(let heir): .transferStarted(heir.rawValue)
         case .transferAborted(let heir): .transferAborted(heir.rawValue)
+        case .diskStuck(let after): .diskStuck(after.nanoseconds / 1_000)
+        case .diskRecovered(let after): .diskRecovered(after.nanoseconds / 1_000)
         case .snapshotNeeded(let peer): .snapshotSent(snapshot(peer, .started))
         case .configurationChanged, .messageRefused: nil
         }

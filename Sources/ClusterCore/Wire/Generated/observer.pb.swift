@@ -292,7 +292,7 @@ public nonisolated struct PBObservedEvent: Sendable {
     set {kind = .membershipChanged(newValue)}
   }
 
-  /// The member's own disk has not finished a write for this long, in microseconds: a leader hands over, another does not campaign.
+  /// The log's disk has not finished a write for so many microseconds: a leader hands over.
   public var diskStuck: Int64 {
     get {
       if case .diskStuck(let v)? = kind {return v}
@@ -301,7 +301,7 @@ public nonisolated struct PBObservedEvent: Sendable {
     set {kind = .diskStuck(newValue)}
   }
 
-  /// It finished after this long, in microseconds.
+  /// It finished the write after so many microseconds.
   public var diskRecovered: Int64 {
     get {
       if case .diskRecovered(let v)? = kind {return v}
@@ -339,9 +339,9 @@ public nonisolated struct PBObservedEvent: Sendable {
     case peerFound(UInt64)
     /// What changed, for people.
     case membershipChanged(String)
-    /// The member's own disk has not finished a write for this long, in microseconds: a leader hands over, another does not campaign.
+    /// The log's disk has not finished a write for so many microseconds: a leader hands over.
     case diskStuck(Int64)
-    /// It finished after this long, in microseconds.
+    /// It finished the write after so many microseconds.
     case diskRecovered(Int64)
 
   }
