@@ -43,6 +43,7 @@ struct PlaygroundCommand: ParsableCommand {
         cluster.serverVersion = "quarterdeck \(Version.text)"
         let connection = ConnectionOptions(endpoints: host.nodes.map(\.clientEndpoint))
         let runner = try ClusterSession(cluster: cluster, connection: connection, host: host, mailbox: mailbox)
+        if let path = console.record { try runner.recordFromStart(path) }
         try ConsoleSession(flags: console, signals: signals, mailbox: mailbox, runner: runner, cluster: cluster).run()
     }
 }

@@ -73,6 +73,13 @@ struct ElectionsState: Hashable, Sendable {
 
     var perColumn: Int64 { ElectionsState.zooms[zoom] }
 
+    /// Everything heard is forgotten; where the person looks stays.
+    mutating func forgetData() {
+        var fresh = ElectionsState()
+        (fresh.zoom, fresh.liveZoomNow, fresh.right, fresh.selection, fresh.step, fresh.bookmark, fresh.compared) = (zoom, liveZoomNow, right, selection, step, bookmark, compared)
+        self = fresh
+    }
+
     // MARK: Members and health
 
     /// A new state of the cluster: members, and for clusters that are polled their roles too.

@@ -52,7 +52,7 @@ extension Model {
         switch mode {
         case .readWrite: "RW"
         case .ask: "ASK"
-        case .readOnly: "RO"
+        case .readOnly: replay != nil ? "REPLAY" : "RO"
         }
     }
 
@@ -61,7 +61,7 @@ extension Model {
         canvas.fill(rect, " ", Style(foreground: .slot(.headerText), background: .slot(background)))
         func ink(_ slot: Slot, _ attributes: Attributes = []) -> Style { Style(foreground: .slot(slot), background: .slot(background), attributes: attributes) }
         let isWide = rect.columns >= 110
-        let kind = cluster.kind == .playground ? "playground" : "attached"
+        let kind = replay != nil ? "recording" : cluster.kind == .playground ? "playground" : "attached"
         let modeStyle = ink(mode == .readWrite ? .ok : .warn, .bold)
         var left: [Span]
         if isWide {
@@ -159,7 +159,11 @@ extension Model {
 
     func drawCrumbs(_ canvas: inout Canvas, _ rect: Rect) {
         var x = rect.column + 1
-        let parts = crumbs
+        if let replay {
+            drawReplay(&canvas, rect, replay)
+            x = replayBar(rect).endColumn + 14
+        }
+        let parts = replay == nil ? crumbs : []
         for (index, part) in parts.enumerated() {
             if index > 0 { x += canvas.text(" › ", x, rect.row, .ink(.faint)) }
             x += canvas.text(Format.fitted(part, 40), x, rect.row, .ink(index == parts.count - 1 ? .dim : .faint))
@@ -231,6 +235,7 @@ extension Model {
     }
 
     private var freshnessSpans: [Span] {
+        if let replay { return [Span(replay.isPlaying ? "▶ " : "‖ ", replay.isPlaying ? .ok : .warn), Span("replay", .dim)] }
         switch cluster.connection {
         case .connecting: return [Span("◷ connecting", .warn)]
         case .lost: return [Span("✕ no answer", .bad)]

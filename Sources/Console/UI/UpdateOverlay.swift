@@ -313,7 +313,7 @@ extension Model {
         case .latency: .latency
         case .chaos: .chaos
         case .log: .log
-        case .everywhere: nil
+        case .everywhere, .replay: nil
         }
     }
 

@@ -11,6 +11,7 @@ final class ClusterSession: CommandRunner {
     let mailbox: Mailbox
     let host: (any NodeHost)?
     let monitor: ClusterMonitor
+    let recorder: SessionRecorder
     private let state = Mutex(State())
 
     /// Work under way that a later command replaces or ends.
@@ -38,6 +39,9 @@ final class ClusterSession: CommandRunner {
         self.mailbox = mailbox
         self.host = host
         monitor = ClusterMonitor(client: client, cluster: cluster, host: host, mailbox: mailbox)
+        recorder = SessionRecorder(program: "quarterdeck \(Version.text)") { [weak mailbox] event in mailbox?.post(event) }
+        recorder.hear(.cluster(cluster), at: Clock.now())
+        mailbox.listen { [recorder] event in recorder.hear(event, at: Clock.now()) }
     }
 
     private static func configuration(_ options: ConnectionOptions) throws -> ClientConfiguration {
@@ -108,8 +112,10 @@ final class ClusterSession: CommandRunner {
         case .restartNode(let id, let member): control(id, member, "restarted") { try await $0.restart(member) }
         case .addFault(let id, let fault, _): addFault(id, fault)
         case .healFault(let id, let fault): healFault(id, fault)
-        case .healAllFaults(let id), .runScenario(let id, _), .stopScenario(let id), .setCanary(let id, _), .record(let id, _), .export(let id, _, _):
+        case .healAllFaults(let id), .runScenario(let id, _), .stopScenario(let id), .setCanary(let id, _):
             finish(id, .failed("not built yet"), since: Clock.monotonicNanoseconds())
+        case .export(let id, let path, let content): FileExport.write(content, to: path, answering: id, mailbox)
+        case .record(let id, let path): background { self.record(id, path) }
         case .replay: break
         case .transferLeadership(let id, let member): background { await self.transferLeadership(id, to: member) }
         case .setWorkload(let id, let settings): setWorkload(id, settings)
@@ -121,6 +127,7 @@ final class ClusterSession: CommandRunner {
     }
 
     func stop() async {
+        recorder.end()
         let tasks = state.withLock { state -> [Task<Void, Never>] in
             state.isStopped = true
             for watch in state.watches.values { watch.stop() }
@@ -131,7 +138,38 @@ final class ClusterSession: CommandRunner {
         await host?.shutDown()
     }
 
-    func abandon() { host?.abandon() }
+    func abandon() {
+        recorder.end()
+        host?.abandon()
+    }
+
+    /// Records from the very beginning, before anything has started.
+    func recordFromStart(_ path: String) throws {
+        do throws(FileFailure) {
+            try recorder.begin(path, at: Clock.now())
+        } catch {
+            abandon()
+            throw CommandFailure(description: "--record \(error)")
+        }
+    }
+
+    private func record(_ id: RequestID, _ path: String?) {
+        let start = Clock.monotonicNanoseconds()
+        let outcome: CommandResult.Outcome
+        if let path {
+            do throws(FileFailure) {
+                try recorder.begin(path, at: Clock.now())
+                outcome = .done(revision: nil, detail: "recording to \(path): r ends it")
+            } catch {
+                outcome = .failed("\(error)")
+            }
+        } else if let file = recorder.end() {
+            outcome = .done(revision: nil, detail: "recorded \(file.bytes / 1_000) kB to \(Paths.abbreviated(file.path)): quarterdeck replay shows it")
+        } else {
+            outcome = .failed("no recording runs")
+        }
+        finish(id, outcome, since: start)
+    }
 
     // MARK: Tasks
 
