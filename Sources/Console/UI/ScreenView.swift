@@ -160,8 +160,10 @@ extension Model {
     func drawCrumbs(_ canvas: inout Canvas, _ rect: Rect) {
         var x = rect.column + 1
         if let replay {
-            drawReplay(&canvas, rect, replay)
-            x = replayBar(rect).endColumn + 14
+            // What is said has the whole row for its seconds.
+            let isSaying = toast.map { now - $0.at < $0.milliseconds } ?? false
+            drawReplay(&canvas, rect, replay, isBrief: isSaying)
+            x = isSaying ? rect.column + 11 : replayBar(rect).endColumn + 20
         }
         let parts = replay == nil ? crumbs : []
         for (index, part) in parts.enumerated() {

@@ -68,6 +68,7 @@ extension Model {
                 advance(&commands)
             }
             receive(recorded.event, &commands)
+            advance(&commands)
         }
     }
 
@@ -99,10 +100,11 @@ extension Model {
     func replayBar(_ rect: Rect) -> Rect { Rect(column: rect.column + 11, row: rect.row, columns: max(10, min(rect.columns - 24, rect.columns / 2)), rows: 1) }
 
     /// The recording as a line: how far it is, and its elections.
-    func drawReplay(_ canvas: inout Canvas, _ rect: Rect, _ replay: ReplayState) {
+    func drawReplay(_ canvas: inout Canvas, _ rect: Rect, _ replay: ReplayState, isBrief: Bool) {
         let length = max(1, replay.end - replay.start)
         let bar = replayBar(rect)
         canvas.spans([Span(replay.isPlaying ? "▶ " : "‖ ", replay.isPlaying ? .ok : .warn, .bold), Span(Format.minutes(now - replay.start), .text)], rect.column + 1, rect.row)
+        guard !isBrief else { return }
         let place = Int(min(length, max(0, now - replay.start)) * Int64(bar.columns - 1) / length)
         for column in 0..<bar.columns { canvas.glyph(column <= place ? "━" : "─", bar.column + column, bar.row, .ink(column <= place ? .accent : .faint)) }
         for mark in replay.elections {
