@@ -3,7 +3,7 @@
 /// Situations worth a picture. The same ones are recorded at several sizes.
 enum Scene: String, CaseIterable {
     case first, overview, attached, node, keys, search, edit, conflict, delete, watch, help, helpKeys, palette, quit, lost
-    case electionsEmpty, elections, electionsLive, electionsSteps, electionsCompare, electionsPolled
+    case electionsEmpty, elections, electionsLive, electionsSteps, electionsCompare, electionsPolled, replay
     case chaos, chaosQuiet, chaosForm, chaosLocked, scenario, log, logHeld, logAttached, mosaic
 
     static func play(_ scene: Scene, _ size: Size, glyphs: GlyphSet = .unicode) -> Session {
@@ -40,6 +40,10 @@ enum Scene: String, CaseIterable {
         case .electionsCompare:
             run(.elections, &s)
             s.press(KeyPress("b"), KeyPress(")"), KeyPress("c"))
+        case .replay:
+            run(.elections, &s)
+            s.tell(.replay(ReplayState(start: s.model.now.advanced(byMilliseconds: -59_900), end: s.model.now.advanced(byMilliseconds: 40_000), position: s.model.now, isPlaying: true, speed: 2,
+                                       elections: [-53_889, -37_786, -13_551, 22_000].map { s.model.now.advanced(byMilliseconds: $0) })))
         case .electionsPolled:
             s.tell(.cluster(s.model.cluster))
             s.press(KeyPress("4"))

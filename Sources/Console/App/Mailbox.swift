@@ -13,6 +13,7 @@ final class Mailbox: Sendable {
     }
 
     private let state = Mutex(State())
+    private let listener = Mutex<(@Sendable (DataEvent) -> Void)?>(nil)
     /// Readable while something waits.
     let descriptor: Int32
     private let writingEnd: Int32
@@ -32,7 +33,11 @@ final class Mailbox: Sendable {
         close(writingEnd)
     }
 
+    /// Hears every post too, in the poster's thread; must return at once. Set once, before the first post.
+    func listen(_ hear: @escaping @Sendable (DataEvent) -> Void) { listener.withLock { $0 = hear } }
+
     func post(_ event: DataEvent) {
+        listener.withLock { $0 }?(event)
         let mustWake = state.withLock { state in
             if case .cluster = event {
                 if let index = state.clusterIndex {
@@ -83,6 +88,15 @@ protocol CommandRunner: AnyObject, Sendable {
     func stop() async
     /// The last moment before the process dies at once: removes what must not stay behind.
     func abandon()
+
+    /// The clock that the console goes by, and how long to wait until it shows `moment`. A replay has one of its own.
+    func now() -> Moment
+    func nanoseconds(until moment: Moment) -> Int64
+}
+
+extension CommandRunner {
+    func now() -> Moment { Clock.now() }
+    func nanoseconds(until moment: Moment) -> Int64 { max(0, moment - Clock.now()) * 1_000_000 }
 }
 
 /// The clocks. Everything that the UI sees is wall-clock time; pacing uses the monotonic one.

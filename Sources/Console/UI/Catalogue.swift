@@ -14,6 +14,7 @@ enum Verb: Hashable, Sendable {
     case latency(LatencyVerb)
     case chaos(ChaosVerb)
     case log(LogVerb)
+    case replay(ReplayVerb)
 }
 
 /// Where a key means something. The active ones are looked through in order: the panel's, the view's, everywhere.
@@ -22,6 +23,8 @@ enum Context: Hashable, Sendable {
     case elections, latency, chaos, log
     /// Panels of Chaos: all but the scenarios, and those.
     case chaosTargets, scenarios
+    /// Before all others while a recording is replayed: its arrows and blank are the recording's.
+    case replay
 }
 
 /// A row of the catalogue.
@@ -58,7 +61,7 @@ enum HelpSection: Int, CaseIterable, Hashable, Sendable {
 /// The one table of actions: dispatch, the hints line, help and the palette all come from it, so nothing is hidden and nothing clashes.
 enum Catalogue {
     static let entries: [CatalogueEntry] = {
-        var list = electionsEntries + latencyEntries + chaosEntries + logEntries
+        var list = electionsEntries + latencyEntries + chaosEntries + logEntries + replayEntries
         func add(_ verb: Verb, _ name: String, _ context: Context, _ keys: [KeyPress], hint: String? = nil, _ help: String,
                  rank: Int = 50, changes: Bool = false, _ section: HelpSection) {
             list.append(CatalogueEntry(verb: verb, name: name, context: context, keys: keys, hint: hint, help: help, rank: rank, changes: changes, section: section))
@@ -234,12 +237,13 @@ extension Model {
         case .log: .log
         default: nil
         }
-        return [own, view, .everywhere].compactMap { $0 }
+        return [replay == nil ? nil : .replay, own, view, .everywhere].compactMap { $0 }
     }
 
     /// Why an action cannot be done now; nil: it can.
     func obstacle(to verb: Verb, changes: Bool) -> String? {
         if changes, mode == .readOnly {
+            if replay != nil { return "this is a recording: nothing can be changed in it" }
             return isReadOnly ? "read-only: capitals are off (started with --read-only)" : "this cluster is read-only"
         }
         let member = cluster.members.indices.contains(overview.selection) ? cluster.members[overview.selection] : nil
@@ -300,6 +304,7 @@ extension Model {
         case .chaos(let verb): return obstacle(to: verb)
         case .log(let verb): return obstacle(to: verb)
         case .open: if screen == .chaos, cluster.kind == .attached { return Model.playgroundOnly }
+        case .replay(let verb): return obstacle(to: verb)
         case .filter:
             if [.overview, .elections, .chaos].contains(screen) { return "nothing to filter here" }
             if screen == .watch, watch.sessions.isEmpty { return "no watch is open: a opens one" }

@@ -47,8 +47,8 @@ struct ElectionsState: Hashable, Sendable {
     private var requests: [Int64] = []
     private var verdicts: [VerdictMark] = []
     private var faultHealth: [UInt64: RoleLanes.State] = [:]
-    /// Who led when this session began, if somebody did; listed nowhere.
-    private var incumbent: Election?
+    /// Leaders that were seen in office, without how they came to it: listed nowhere, but elections have predecessors.
+    private var incumbents: [Election] = []
     private var names = NodeNames()
     private var lastNumber = 0
 
@@ -72,6 +72,13 @@ struct ElectionsState: Hashable, Sendable {
     static let liveZoom = 9
 
     var perColumn: Int64 { ElectionsState.zooms[zoom] }
+
+    /// Everything heard is forgotten; where the person looks stays.
+    mutating func forgetData() {
+        var fresh = ElectionsState()
+        (fresh.zoom, fresh.liveZoomNow, fresh.right, fresh.selection, fresh.step, fresh.bookmark, fresh.compared) = (zoom, liveZoomNow, right, selection, step, bookmark, compared)
+        self = fresh
+    }
 
     // MARK: Members and health
 
@@ -111,10 +118,18 @@ struct ElectionsState: Hashable, Sendable {
         refreshPending()
     }
 
-    /// Someone led before anything was seen of how it came to that.
     private mutating func heardLeader(_ node: UInt64, _ term: UInt64) {
-        guard elections.isEmpty, incumbent.map({ $0.term < term }) ?? true, !log.contains(where: { $0.term == term }) else { return }
-        incumbent = Election(number: 0, previous: nil, fromTerm: nil, leader: node, term: term, lostAt: clock)
+        guard incumbents.last.map({ $0.term < term }) ?? true, elections.last.map({ $0.term < term }) ?? true else { return }
+        incumbents.append(Election(number: 0, previous: nil, fromTerm: nil, leader: node, term: term, lostAt: clock))
+        if incumbents.count > 16 { incumbents.removeFirst() }
+    }
+
+    /// Who led before the election of this term; nil: before whatever is under way now.
+    private func predecessor(_ term: UInt64?) -> Election? {
+        let elected = elections.last { $0.term < term ?? .max }
+        let seen = incumbents.last { $0.term < term ?? .max }
+        guard let elected, let seen else { return elected ?? seen }
+        return seen.term > elected.term ? seen : elected
     }
 
     private mutating func heard(term: UInt64, at: Int64) {
@@ -328,16 +343,14 @@ struct ElectionsState: Hashable, Sendable {
 
     // MARK: Elections
 
-    private func facts(before number: Int?) -> ElectionFacts {
+    private func facts(_ term: UInt64?) -> ElectionFacts {
         ElectionFacts(names: names, voters: lanes.count, events: log, marks: marks, lanes: lanes, timers: timers, requests: requests,
-                      before: elections.last { number == nil || $0.number < number! } ?? incumbent)
+                      before: predecessor(term))
     }
 
     private mutating func assemble(_ term: UInt64) {
         let known = elections.lastIndex { $0.term == term }
-        var facts = facts(before: known.map { elections[$0].number })
-        if known == nil { facts.before = elections.last { $0.term < term } ?? incumbent.flatMap { $0.term < term ? $0 : nil } }
-        guard var election = facts.election(number: known.map { elections[$0].number } ?? lastNumber + 1, term: term, now: clock) else { return }
+        guard var election = facts(term).election(number: known.map { elections[$0].number } ?? lastNumber + 1, term: term, now: clock) else { return }
         // What was forgotten meanwhile does not undo what was known.
         if let known, !elections[known].isOutline, elections[known].steps.count > election.steps.count { return }
         election.clients = clients(election)
@@ -360,21 +373,20 @@ struct ElectionsState: Hashable, Sendable {
 
     /// Nobody leads a majority, and somebody tries to, or the leader was seen to go.
     private mutating func refreshPending() {
-        guard !lanes.isEmpty, !elections.isEmpty || incumbent != nil else { return }
+        guard !lanes.isEmpty, let before = predecessor(nil) else { return }
         let states = lanes.map { $0.state(at: clock) }
         let content = states.count { $0 == .leader || $0 == .follower || $0 == .learner }
         guard !(states.contains(.leader) && content > lanes.count / 2) else {
             pending = nil
             return
         }
-        let leads = (elections.last ?? incumbent)?.leader
-        let isGone = lanes.first { $0.member == leads }.map { $0.state(at: clock) != .leader } ?? true
+        let isGone = lanes.first { $0.member == before.leader }.map { $0.state(at: clock) != .leader } ?? true
         let tries = states.contains(.candidate) || states.contains(.preCandidate)
         guard isGone || tries else {
             pending = nil
             return
         }
-        pending = facts(before: nil).election(number: lastNumber + 1, term: nil, now: clock)
+        pending = facts(nil).election(number: lastNumber + 1, term: nil, now: clock)
     }
 
     // MARK: Cost

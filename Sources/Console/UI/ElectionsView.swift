@@ -97,7 +97,7 @@ extension Model {
         if let shown = elections.shown, shown.electedAt != nil { facts.append(Span(" · election \(shown.number) of \(elections.elections.last?.number ?? shown.number)", .text)) }
         facts.append(elections.right == nil ? Span(" · live", .ok) : Span(" · held", .warn))
         var footer: [Span] = []
-        if elections.right != nil { footer = [Span("space", .key, .bold), Span(" follows now", .dim)] }
+        if elections.right != nil { footer = [Span(replay == nil ? "space" : "Esc", .key, .bold), Span(" follows now", .dim)] }
         canvas.box(rect, frame(.timeline), title: [Span("Timeline", .title, .bold)], right: facts, footer: footer)
         guard inside.rows > 2, plot.columns > 10 else { return }
         if elections.lanes.isEmpty {

@@ -141,8 +141,8 @@ public struct Model: Sendable {
         elections.observe(cluster, at: now)
     }
 
-    /// The mode that counts: read-only wins over what the cluster allows.
-    var mode: WriteMode { isReadOnly ? .readOnly : cluster.mode }
+    /// The mode that counts: read-only wins over what the cluster allows, and what is recorded cannot be changed.
+    var mode: WriteMode { isReadOnly || replay != nil ? .readOnly : cluster.mode }
 
     /// True after the person asked to leave (`Command.quit` was emitted).
     public internal(set) var isQuitting = false

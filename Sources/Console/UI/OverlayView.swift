@@ -189,11 +189,14 @@ extension Model {
         switch state.question {
         case .quit:
             var body: [[Span]] = []
-            if cluster.kind == .playground {
+            if replay != nil {
+                body.append([Span("The recording stays as it is.", .text)])
+            } else if cluster.kind == .playground {
                 body.append([Span("The \(Format.plural(Int64(cluster.members.count), "node")) of this playground stop with it.", .text)])
             } else {
                 body.append([Span("The cluster goes on; only this console closes.", .text)])
             }
+            if let recordingPath { body.append([Span("The recording ends too: \(recordingPath)", .dim)]) }
             if keys.editor?.isModified == true { body.append([Span("An edit is not written: it will be lost.", .warn)]) }
             if !pendingWrites.isEmpty { body.append([Span("\(Format.plural(Int64(pendingWrites.count), "write")) still under way.", .warn)]) }
             return ("Quit?", [], body)

@@ -52,7 +52,7 @@ extension Model {
         switch mode {
         case .readWrite: "RW"
         case .ask: "ASK"
-        case .readOnly: "RO"
+        case .readOnly: replay != nil ? "REPLAY" : "RO"
         }
     }
 
@@ -61,7 +61,7 @@ extension Model {
         canvas.fill(rect, " ", Style(foreground: .slot(.headerText), background: .slot(background)))
         func ink(_ slot: Slot, _ attributes: Attributes = []) -> Style { Style(foreground: .slot(slot), background: .slot(background), attributes: attributes) }
         let isWide = rect.columns >= 110
-        let kind = cluster.kind == .playground ? "playground" : "attached"
+        let kind = replay != nil ? "recording" : cluster.kind == .playground ? "playground" : "attached"
         let modeStyle = ink(mode == .readWrite ? .ok : .warn, .bold)
         var left: [Span]
         if isWide {
@@ -160,7 +160,12 @@ extension Model {
 
     func drawCrumbs(_ canvas: inout Canvas, _ rect: Rect) {
         var x = rect.column + 1
-        if let narration {
+        if let replay {
+            // What is said has the whole row for its seconds.
+            let isSaying = toast.map { now - $0.at < $0.milliseconds } ?? false
+            drawReplay(&canvas, rect, replay, isBrief: isSaying)
+            x = isSaying ? rect.column + 11 : replayBar(rect).endColumn + 20
+        } else if let narration {
             // A running scenario tells its story in every view; receipts of its acts are in the events.
             let room = rect.columns - 2
             x += canvas.spans(narration, x, rect.row, width: room)
@@ -243,6 +248,7 @@ extension Model {
     }
 
     private var freshnessSpans: [Span] {
+        if let replay { return [Span(replay.isPlaying ? "▶ " : "‖ ", replay.isPlaying ? .ok : .warn), Span("replay", .dim)] }
         switch cluster.connection {
         case .connecting: return [Span("◷ connecting", .warn)]
         case .lost: return [Span("✕ no answer", .bad)]

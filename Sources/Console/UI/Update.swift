@@ -70,6 +70,8 @@ extension Model {
             if key == KeyPress("q") || key == .control("c") { leave(&commands) }
             return
         }
+        // The clock of a recording may stand still; what was said is read by then.
+        if let replay, !replay.isPlaying { toast = nil }
         if overlay != nil {
             handleOverlay(key, &commands)
             return
@@ -112,6 +114,7 @@ extension Model {
         case .suspend: commands.append(.suspend)
         case .saveScreen: send(.screen, &commands) { .saveScreen($0) }
         case .quit: overlay = .confirm(Confirmation(question: .quit))
+        case .replay(let verb): performInReplay(verb, &commands)
         case .goBack: if !stepBack(&commands) { overlay = .confirm(Confirmation(question: .quit)) }
         case .back: _ = stepBack(&commands)
         default:
@@ -288,6 +291,7 @@ extension Model {
             }
             return
         }
+        if replay != nil, step == 0, layout.crumbs.contains(event.position) { seekOnBar(event.position, layout.crumbs, &commands) }
         guard layout.body.contains(event.position) else { return }
         switch screen {
         case .keys: mouseInKeys(event.position, step: step, layout.body, &commands)

@@ -34,6 +34,7 @@ extension Model {
             scenarioHeardAt = now
         case .recording(let path): recordingPath = path
         case .replay(let state): replay = state
+        case .playback(let playback): receive(playback, &commands)
         case .directory(let page): receive(page)
         case .value(let request, let key, let value, let failure): receiveValue(request, key, value, failure, &commands)
         case .history(let request, let key, let versions, let isComplete, let compactRevision, let failure):

@@ -336,7 +336,7 @@ extension Model {
         case .latency: .latency
         case .chaos, .chaosTargets, .scenarios: .chaos
         case .log: .log
-        case .everywhere: nil
+        case .everywhere, .replay: nil
         }
     }
 

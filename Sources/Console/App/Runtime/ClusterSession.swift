@@ -15,6 +15,7 @@ final class ClusterSession: CommandRunner {
     let faults: FaultBoard?
     private let canary: Canary
     private let journal: Journal
+    let recorder: SessionRecorder
     private let state = Mutex(State())
 
     /// Work under way that a later command replaces or ends.
@@ -56,6 +57,9 @@ final class ClusterSession: CommandRunner {
             }
         }
         canary = Canary(configuration: configuration) { mailbox.post($0) }
+        recorder = SessionRecorder(program: "quarterdeck \(Version.text)") { [weak mailbox] event in mailbox?.post(event) }
+        recorder.hear(.cluster(cluster), at: Clock.now())
+        mailbox.listen { [recorder] event in recorder.hear(event, at: Clock.now()) }
     }
 
     private static func configuration(_ options: ConnectionOptions) throws -> ClientConfiguration {
@@ -134,8 +138,10 @@ final class ClusterSession: CommandRunner {
         case .addFault(let id, let fault, let milliseconds): control(id) { try await $0.add(fault, milliseconds: milliseconds) }
         case .healFault(let id, let fault): control(id) { try await $0.heal(fault) }
         case .healAllFaults(let id): control(id) { try await $0.healAll() }
-        case .runScenario(let id, _), .stopScenario(let id), .record(let id, _):
+        case .runScenario(let id, _), .stopScenario(let id):
             finish(id, .failed("not built yet"), since: Clock.monotonicNanoseconds())
+        case .export(let id, let path, let content): FileExport.write(content, to: path, answering: id, mailbox)
+        case .record(let id, let path): background { self.record(id, path) }
         case .replay: break
         case .transferLeadership(let id, let member): background { await self.transferLeadership(id, to: member) }
         case .setWorkload(let id, let settings): setWorkload(id, settings)
@@ -152,6 +158,7 @@ final class ClusterSession: CommandRunner {
     }
 
     func stop() async {
+        recorder.end()
         let tasks = state.withLock { state -> [Task<Void, Never>] in
             state.isStopped = true
             for watch in state.watches.values { watch.stop() }
@@ -165,7 +172,38 @@ final class ClusterSession: CommandRunner {
         await host?.shutDown()
     }
 
-    func abandon() { host?.abandon() }
+    func abandon() {
+        recorder.end()
+        host?.abandon()
+    }
+
+    /// Records from the very beginning, before anything has started.
+    func recordFromStart(_ path: String) throws {
+        do throws(FileFailure) {
+            try recorder.begin(path, at: Clock.now())
+        } catch {
+            abandon()
+            throw CommandFailure(description: "--record \(error)")
+        }
+    }
+
+    private func record(_ id: RequestID, _ path: String?) {
+        let start = Clock.monotonicNanoseconds()
+        let outcome: CommandResult.Outcome
+        if let path {
+            do throws(FileFailure) {
+                try recorder.begin(path, at: Clock.now())
+                outcome = .done(revision: nil, detail: "recording to \(path): r ends it")
+            } catch {
+                outcome = .failed("\(error)")
+            }
+        } else if let file = recorder.end() {
+            outcome = .done(revision: nil, detail: "recorded \(file.bytes / 1_000) kB to \(Paths.abbreviated(file.path)): quarterdeck replay shows it")
+        } else {
+            outcome = .failed("no recording runs")
+        }
+        finish(id, outcome, since: start)
+    }
 
     // MARK: Tasks
 
