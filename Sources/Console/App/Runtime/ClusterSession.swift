@@ -11,7 +11,7 @@ final class ClusterSession: CommandRunner {
     let mailbox: Mailbox
     let host: (any NodeHost)?
     let monitor: ClusterMonitor
-    private let canary: Canary
+    let canary: Canary
     private let state = Mutex(State())
 
     /// Work under way that a later command replaces or ends.
