@@ -3,7 +3,7 @@ import Testing
 
 @Suite struct CatalogueTests {
     static let stacks: [[Context]] = [[.overview, .everywhere], [.tree, .keys, .everywhere], [.value, .keys, .everywhere], [.history, .keys, .everywhere],
-                                      [.watchList, .watch, .everywhere], [.stream, .watch, .everywhere], [.elections, .everywhere], [.editor]]
+                                      [.watchList, .watch, .everywhere], [.stream, .watch, .everywhere], [.elections, .everywhere], [.latency, .everywhere], [.editor]]
 
     @Test(arguments: stacks)
     func noKeyMeansTwoThings(stack: [Context]) {
@@ -46,6 +46,7 @@ import Testing
             case .watchList: session.press(KeyPress("3"))
             case .stream: session.press(KeyPress("3"), KeyPress(.tab))
             case .elections: session.press(KeyPress("4"))
+            case .latency: session.press(KeyPress("5"))
             case .editor: session.model.screen = .keys; session.model.openEditor(EditorState(key: KeyBytes("k"), base: nil))
             default: break
             }

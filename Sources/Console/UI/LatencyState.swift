@@ -12,6 +12,16 @@ enum LatencySource: Int, CaseIterable, Hashable, Sendable {
         }
     }
 
+    /// What is drawn beside it where there is room.
+    var companion: LatencySource {
+        switch self {
+        case .put: .get
+        case .get: .put
+        case .walFsync, .peerRoundTrip: .backendCommit
+        case .backendCommit: .walFsync
+        }
+    }
+
     /// Measured by the workload; the others are the nodes' own figures.
     var isWorkload: Bool { self == .put || self == .get }
 }
@@ -22,6 +32,8 @@ struct LatencyKey: Hashable, Sendable {
         case put, get
         /// Pushed by our own nodes.
         case stage(StageLatency.Stage)
+        /// Round trips to its peers, as a leader of our own tells them: the last one of each, once a sample.
+        case peers
         /// Read from `/metrics`.
         case scraped(LatencySource)
     }
@@ -195,8 +207,8 @@ struct LatencyState: Hashable, Sendable {
     var slowSelection = 0
     var filter = TextField()
     var isFiltering = false
-    /// What the runtime was last asked for.
-    var isScraping = false
+    /// Since when the runtime reads `/metrics`; nil: it does not.
+    var scrapingSince: Moment?
 
     var windowSeconds: Int64 { LatencyState.windows[window] }
 
@@ -218,6 +230,12 @@ struct LatencyState: Hashable, Sendable {
     mutating func heard(_ samples: [NodeSample], cluster: ClusterState) {
         for sample in samples {
             let at = Moment(milliseconds: sample.atMicroseconds / 1_000)
+            let trips = sample.peers.compactMap(\.roundTripMicroseconds)
+            if !trips.isEmpty {
+                var histogram = LatencyHistogram()
+                for trip in trips { histogram.record(microseconds: trip) }
+                add(histogram, LatencyKey(what: .peers, node: sample.node), at)
+            }
             for stage in sample.stages where stage.histogram.total > 0 { add(stage.histogram, LatencyKey(what: .stage(stage.stage), node: sample.node), at) }
         }
         forget(except: cluster)
@@ -274,8 +292,8 @@ struct LatencyState: Hashable, Sendable {
         case .get: return [LatencyKey(what: .get)]
         case .walFsync, .backendCommit, .peerRoundTrip:
             return nodes.map { node in
-                let pushed = LatencyKey(what: .stage(source == .walFsync ? .logWrite : .backendCommit), node: node)
-                if source != .peerRoundTrip, let last = series[pushed]?.coarse.last, now.milliseconds / 1_000 - last.second < LatencySeries.coarseSeconds { return pushed }
+                let pushed = LatencyKey(what: source == .peerRoundTrip ? .peers : .stage(source == .walFsync ? .logWrite : .backendCommit), node: node)
+                if let last = series[pushed]?.coarse.last, now.milliseconds / 1_000 - last.second < LatencySeries.coarseSeconds { return pushed }
                 return LatencyKey(what: .scraped(source), node: node)
             }
         }

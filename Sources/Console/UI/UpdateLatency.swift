@@ -82,7 +82,7 @@ extension Model {
     /// All of what the heat map shows.
     var shownHistogram: LatencyHistogram? {
         let time = heatTime(columns: heatColumnCount)
-        return latency.sum(heatKeys, from: time.from, to: time.to, isFine: time.isFine)?.histogram
+        return latency.sum(heatKeys(latency.source), from: time.from, to: time.to, isFine: time.isFine)?.histogram
     }
 
     /// The leader (nil), then each node.
@@ -93,7 +93,7 @@ extension Model {
     }
 
     private mutating func moveInLatency(_ delta: Int) {
-        if panel == .slow { latency.slowSelection += delta } else if panel == .stages || panel == .fsync { chooseNode(delta.signum()) } else { moveCursor(-delta) }
+        if panel == .slow { latency.slowSelection = min(max(0, latency.slowSelection + delta), max(0, slowRows.count - 1)) } else if panel == .stages || panel == .fsync { chooseNode(delta.signum()) } else { moveCursor(-delta) }
     }
 
     private mutating func moveCursor(_ delta: Int) {
@@ -141,12 +141,12 @@ extension Model {
     /// After every change: selections inside their lists; the runtime reads `/metrics` while it is looked at.
     mutating func settleLatency(_ commands: inout [Command]) {
         if screen == .latency {
-            latency.slowSelection = min(max(0, latency.slowSelection), max(0, slowRows.count - 1))
+            latency.slowSelection = min(max(0, latency.slowSelection), max(0, verdictViolations.count + latency.slow.count - 1))
             if let node = latency.node, !cluster.members.isEmpty, !cluster.members.contains(where: { $0.id == node }) { latency.node = nil }
         }
         let isWanted = screen == .latency && replay == nil
-        if isWanted != latency.isScraping {
-            latency.isScraping = isWanted
+        if isWanted != (latency.scrapingSince != nil) {
+            latency.scrapingSince = isWanted ? now : nil
             commands.append(.scrapeMetrics(isWanted))
         }
     }
@@ -154,7 +154,7 @@ extension Model {
     /// `step`: 0 for a click, else rows that the wheel turned.
     mutating func mouseInLatency(_ position: Position, step: Int, _ body: Rect, _ commands: inout [Command]) {
         let layout = latencyLayout(body)
-        if layout.heat.contains(position) {
+        if layout.heat.contains(position) || layout.companion.contains(position) {
             panel = .heat
             if step != 0 { moveCursor(step.signum()); return }
             let area = Model.heatColumns(layout.heat)
@@ -191,6 +191,7 @@ extension Model {
             case .put: "put"
             case .get: "get"
             case .stage(let stage): stage.rawValue
+            case .peers: "peerRoundTrip"
             case .scraped(let source): "metrics_\(source)"
             }
         }

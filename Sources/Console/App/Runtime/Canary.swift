@@ -13,7 +13,6 @@ final class Canary: Sendable {
     static let prefix = "/quarterdeck/canary/"
     static let periodNanoseconds: Int64 = 20_000_000
     private static let timeoutNanoseconds: Int64 = 1_000_000_000
-    private static let quietNanoseconds: Int64 = 10_000_000_000
     /// A write that took longer is a sign of trouble.
     private static let troubleMicroseconds = 100_000
     private static let batchNanoseconds: Int64 = 100_000_000
@@ -23,6 +22,7 @@ final class Canary: Sendable {
         /// Runs by itself until then, nanoseconds.
         var armedUntil: Int64 = 0
         var run: Task<Void, Never>?
+        var key: String?
         var isClosed = false
         // Of the present run:
         /// Writes in order of being due; nil: no answer yet. The first is number `firstWrite`.
@@ -33,11 +33,14 @@ final class Canary: Sendable {
     }
 
     private let configuration: ClientConfiguration
+    private let quietNanoseconds: Int64
     private let post: @Sendable (DataEvent) -> Void
     private let state = Mutex(State())
 
-    init(configuration: ClientConfiguration, post: @escaping @Sendable (DataEvent) -> Void) {
+    /// - Parameter quiet: how long nothing must have been wrong before it ends by itself.
+    init(configuration: ClientConfiguration, quiet: TimeSpan = .seconds(10), post: @escaping @Sendable (DataEvent) -> Void) {
         self.configuration = configuration
+        quietNanoseconds = quiet.nanoseconds
         self.post = post
     }
 
@@ -54,19 +57,21 @@ final class Canary: Sendable {
 
     /// Something is about to be done to the nodes.
     func arm() {
-        state.withLock { $0.armedUntil = max($0.armedUntil, Clock.monotonicNanoseconds() + Canary.quietNanoseconds) }
+        state.withLock { $0.armedUntil = max($0.armedUntil, Clock.monotonicNanoseconds() + quietNanoseconds) }
         start()
     }
 
     var isRunning: Bool { state.withLock { $0.run != nil } }
 
-    /// The console goes: at once, without tidying up.
-    func close() {
-        let run = state.withLock { state in
+    /// The console goes: at once, without tidying up. Returns the key that is left behind, if one is.
+    @discardableResult
+    func close() -> String? {
+        let (run, key) = state.withLock { state in
             state.isClosed = true
-            return state.run
+            return (state.run, state.key)
         }
         run?.cancel()
+        return key
     }
 
     private func start() {
@@ -89,6 +94,7 @@ final class Canary: Sendable {
         defer { ended() }
         guard let client = try? EtcdClient(configuration: configuration) else { return }
         let key = Canary.prefix + String(UInt32.random(in: 0x10_0000...0xff_ffff), radix: 16)
+        state.withLock { $0.key = key }
         let watcher = Mutex<Task<Void, Never>?>(nil)
         await withDiscardingTaskGroup { group in
             var due = Clock.monotonicNanoseconds()
@@ -128,7 +134,7 @@ final class Canary: Sendable {
 
     private func ended() {
         let mustRunAgain = state.withLock { state in
-            state.run = nil
+            (state.run, state.key) = (nil, nil)
             return (state.isWished || state.armedUntil > Clock.monotonicNanoseconds()) && !state.isClosed
         }
         post(.isCanaryOn(false))
@@ -148,7 +154,7 @@ final class Canary: Sendable {
             if number >= state.firstWrite { state.writes[number - state.firstWrite] = write }
             if let answer { state.ledger.acknowledge(answer.header.revision.rawValue) }
             if answer == nil || took > Canary.troubleMicroseconds, state.armedUntil > 0 {
-                state.armedUntil = max(state.armedUntil, Clock.monotonicNanoseconds() + Canary.quietNanoseconds)
+                state.armedUntil = max(state.armedUntil, Clock.monotonicNanoseconds() + quietNanoseconds)
             }
         }
     }

@@ -13,7 +13,7 @@ final class ClusterSession: CommandRunner {
     let monitor: ClusterMonitor
     /// The faults of nodes that this console started.
     let faults: FaultBoard?
-    private let canary: Canary
+    let canary: Canary
     private let journal: Journal
     let recorder: SessionRecorder
     private let state = Mutex(State())
@@ -149,7 +149,6 @@ final class ClusterSession: CommandRunner {
             canary.setWished(isOn)
             finish(id, .done(revision: nil, detail: nil), since: Clock.monotonicNanoseconds())
         case .scrapeMetrics(let isOn): monitor.scrapeMetrics(isOn)
-        case .export(let id, let path, let content): background { await self.export(id, path, content) }
 
         case .refresh: monitor.refresh()
         case .openEditor, .copyToClipboard, .saveScreen, .useTheme, .redraw, .suspend, .quit:
@@ -159,15 +158,21 @@ final class ClusterSession: CommandRunner {
 
     func stop() async {
         recorder.end()
-        let tasks = state.withLock { state -> [Task<Void, Never>] in
+        let (tasks, workload) = state.withLock { state -> ([Task<Void, Never>], Workload?) in
             state.isStopped = true
             for watch in state.watches.values { watch.stop() }
-            return state.background + state.previews + [state.search, state.follow, state.workload?.task].compactMap { $0 }
+            return (state.background + state.previews + [state.search, state.follow, state.workload?.task].compactMap { $0 }, state.workload?.workload)
         }
         for task in tasks { task.cancel() }
         await faults?.stop()
-        canary.close()
         monitor.scrapeMetrics(false)
+        let canaryKey = canary.close()
+        if host == nil {
+            // Somebody else's cluster: what was written there goes, as far as the little time allows.
+            let limit = CallOptions(timeout: .milliseconds(150))
+            if let workload { _ = try? await client.delete(DeleteCommand(.prefix(Key(workload.keyPrefix))), options: limit) }
+            if let canaryKey { _ = try? await client.delete(DeleteCommand(.single(Key(canaryKey))), options: limit) }
+        }
         await client.close()
         await host?.shutDown()
     }
@@ -324,17 +329,6 @@ final class ClusterSession: CommandRunner {
             finish(id, .done(revision: nil, detail: nil), since: start)
         } catch {
             finish(id, .failed(ClusterSession.text(of: error)), since: start)
-        }
-    }
-
-    /// A new file with what the UI made.
-    private func export(_ id: RequestID, _ path: String, _ content: [UInt8]) async {
-        let start = Clock.monotonicNanoseconds()
-        do {
-            try PrivateFile.create(Paths.expanded(path), content)
-            finish(id, .done(revision: nil, detail: "saved to \(Paths.abbreviated(Paths.expanded(path)))"), since: start)
-        } catch {
-            finish(id, .failed("\(error)"), since: start)
         }
     }
 
