@@ -94,7 +94,7 @@ final class ReplayRunner: CommandRunner {
         case .saveEvents(let id, _, _): answer(id, "watches are not part of a recording")
         case .export(let id, let path, let content): FileExport.write(content, to: path, answering: id, mailbox)
         case .record(let id, _): answer(id, "this is a recording already")
-        case .loadLease, .cancelSearch, .followKeys, .closeWatch, .refresh: break
+        case .loadLease, .cancelSearch, .followKeys, .closeWatch, .scrapeMetrics, .refresh: break
         case .put(let id, _, _, _, _), .delete(let id, _, _), .rename(let id, _, _, _, _, _), .deleteKeys(let id, _), .deletePrefix(let id, _, _), .restore(let id, _),
              .addFault(let id, _, _), .healFault(let id, _), .healAllFaults(let id), .restartNode(let id, _), .runScenario(let id, _), .stopScenario(let id),
              .transferLeadership(let id, _), .setWorkload(let id, _), .setCanary(let id, _):
