@@ -36,6 +36,11 @@ public enum EtcdError: Error, Hashable, Sendable, CustomStringConvertible {
         }
     }
 
+    /// True when the server does not have the method that was called: another program, an older version.
+    public var isUnimplemented: Bool {
+        if case .service(let error) = self { error.code == .unimplemented } else { false }
+    }
+
     /// True for a server's answer with exactly this error's text. (Clients of etcd compare texts, not codes.)
     public func isService(_ error: ServiceError) -> Bool {
         if case .service(let own) = self { own.message == error.message } else { false }

@@ -153,7 +153,7 @@ import Wire
         let protos = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
             .appendingPathComponent("Sources/ClusterCore/Wire/Protos")
         var expected: Set<String> = []
-        for file in ["rpc", "lock", "election", "health"] {
+        for file in ["rpc", "lock", "election", "health", "observer"] {
             let text = try String(contentsOf: protos.appendingPathComponent("\(file).proto"), encoding: .utf8)
             let package = try #require(text.firstMatch(of: /package ([\w.]+);/)).1
             var service = ""

@@ -31,6 +31,8 @@ struct Progress: Sendable {
     var lastHeard: Instant
     /// The newest read round it answered. It answers also for all earlier ones: they started before it replied.
     var ackedRound: ReadRound = .none
+    /// From a timed heartbeat to its answer. (`Leadership.timedRounds`)
+    var roundTrip: TimeSpan?
     /// The stream has ended well; when the follower's reply is missing for long, probe.
     var snapshotSentAt: Instant?
 

@@ -21,6 +21,10 @@ struct Leadership: Sendable {
     var waitingForwards: [(from: MemberID, id: ReadID)] = []
     var rounds: Deque<OpenRound> = []
     var nextRound: UInt64 = 0
+    /// When rounds were sent, oldest first, to time their answers: about one for each heartbeat interval.
+    var timedRounds: Deque<(round: ReadRound, sentAt: Instant)> = []
+    /// Enough for round trips of three seconds at etcd's default interval.
+    static let maxTimedRounds = 32
 
     func indexOfPeer(_ id: MemberID) -> Int? { peers.firstIndex { $0.id == id } }
 }
@@ -92,12 +96,18 @@ extension RaftCore {
     }
 
     /// A round's heartbeat goes to voters; at each interval one goes to everyone, with the newest open round, so that a lost
-    /// round is asked again.
+    /// round is asked again, or with a number of its own where none is open, so that its answer can be timed.
     mutating func sendHeartbeats(newRound: ReadRound, _ now: Instant, _ effects: inout [RaftEffect]) {
         let isDue = now >= lead.heartbeatDeadline
         guard isDue || newRound != .none else { return }
         if isDue { lead.heartbeatDeadline = now + options.heartbeatInterval }
-        let round = newRound != .none ? newRound : lead.rounds.last?.round ?? .none
+        var round = newRound != .none ? newRound : lead.rounds.last?.round ?? .none
+        let isFirstSending = newRound != .none || round == .none
+        if round == .none {
+            lead.nextRound += 1
+            round = ReadRound(lead.nextRound)
+        }
+        if isFirstSending { timeRound(round, now) }
         for i in lead.peers.indices {
             guard isDue || lead.peers[i].isVoter else { continue }
             if isDue { noteTick(ofPeerAt: i, now) }
@@ -106,6 +116,13 @@ extension RaftCore {
         }
         // If `timeoutNow` was lost: a target that is already campaigning ignores a repetition.
         if isDue, let transfer = lead.transfer, transfer.isAsked { send(.timeoutNow, to: transfer.target, &effects) }
+    }
+
+    /// Remembers when the round left, unless another left less than a heartbeat interval ago.
+    private mutating func timeRound(_ round: ReadRound, _ now: Instant) {
+        if let last = lead.timedRounds.last, now < last.sentAt + options.heartbeatInterval { return }
+        if lead.timedRounds.count == Leadership.maxTimedRounds { lead.timedRounds.removeFirst() }
+        lead.timedRounds.append((round, now))
     }
 
     private mutating func noteTick(ofPeerAt i: Int, _ now: Instant) {
@@ -219,6 +236,7 @@ extension RaftCore {
     mutating func onHeartbeatReply(_ round: ReadRound, from peer: MemberID, _ now: Instant) {
         guard role == .leader, let i = lead.indexOfPeer(peer) else { return }
         lead.peers[i].lastHeard = now
+        if let timed = lead.timedRounds.last(where: { $0.round <= round }), timed.round == round { lead.peers[i].roundTrip = now - timed.sentAt }
         if round > lead.peers[i].ackedRound && round.rawValue <= lead.nextRound { lead.peers[i].ackedRound = round }
         if lead.peers[i].wantsRecheck {
             lead.peers[i].wantsRecheck = false

@@ -156,13 +156,13 @@ public struct RaftCore: Sendable {
             peers = lead.peers.map { peer in
                 PeerStatus(id: peer.id, phase: peer.phase, match: peer.match, next: peer.next, inflightMessages: peer.inflight.count,
                            inflightBytes: peer.inflight.bytes, isRecentlyActive: lastDriven - peer.lastHeard < options.electionTimeout,
-                           isLearner: learners.contains(peer.id))
+                           isLearner: learners.contains(peer.id), roundTrip: peer.roundTrip)
             }
         }
         return RaftStatus(id: id, role: role, hardState: hardState, leader: leader, commit: commit, handedOut: handedOut,
                           first: log.firstIndex, last: log.last, durable: durable, uncommittedBytes: lead.uncommittedBytes,
                           electionDeadline: mayCampaign && role != .leader ? electionDeadline : .distantFuture,
-                          configuration: configuration, transferTarget: lead.transfer?.target ?? .none, peers: peers)
+                          configuration: configuration, transferTarget: lead.transfer?.target ?? .none, peers: peers, electionSpan: electionSpan, openWrites: tickets.count)
     }
 
     // MARK: Driving
@@ -289,6 +289,7 @@ public struct RaftCore: Sendable {
         if now > lastDriven { lastDriven = now }
         guard role == .leader, pause > options.electionTimeout else { return }
         requeueReads()
+        lead.timedRounds.removeAll()
         for i in lead.peers.indices { lead.peers[i].lastHeard = now }
         lead.quorumDeadline = now + options.electionTimeout
         lead.heartbeatDeadline = now

@@ -370,8 +370,10 @@ public struct PeerStatus: Hashable, Sendable {
     public var inflightBytes: Int
     public var isRecentlyActive: Bool
     public var isLearner: Bool
+    /// Of the latest heartbeat that it answered; nil before the first.
+    public var roundTrip: TimeSpan?
     public init(id: MemberID, phase: Phase, match: LogIndex, next: LogIndex, inflightMessages: Int, inflightBytes: Int,
-                isRecentlyActive: Bool, isLearner: Bool) {
+                isRecentlyActive: Bool, isLearner: Bool, roundTrip: TimeSpan? = nil) {
         self.id = id
         self.phase = phase
         self.match = match
@@ -380,6 +382,7 @@ public struct PeerStatus: Hashable, Sendable {
         self.inflightBytes = inflightBytes
         self.isRecentlyActive = isRecentlyActive
         self.isLearner = isLearner
+        self.roundTrip = roundTrip
     }
 }
 
@@ -398,13 +401,18 @@ public struct RaftStatus: Sendable {
     /// What this member's disk holds.
     public var durable: LogIndex
     public var uncommittedBytes: Int
+    /// `.distantFuture` where no timer runs.
     public var electionDeadline: Instant
+    /// The whole length of the election timer that runs now.
+    public var electionSpan: TimeSpan
+    /// Log writes that wait for the disk or are under way.
+    public var openWrites: Int
     public var configuration: Configuration
     public var transferTarget: MemberID
     public var peers: [PeerStatus]
     public init(id: MemberID, role: Role, hardState: HardState, leader: MemberID, commit: LogIndex, handedOut: LogIndex, first: LogIndex,
                 last: LogPosition, durable: LogIndex, uncommittedBytes: Int, electionDeadline: Instant, configuration: Configuration,
-                transferTarget: MemberID, peers: [PeerStatus]) {
+                transferTarget: MemberID, peers: [PeerStatus], electionSpan: TimeSpan = .zero, openWrites: Int = 0) {
         self.id = id
         self.role = role
         self.hardState = hardState
@@ -416,6 +424,8 @@ public struct RaftStatus: Sendable {
         self.durable = durable
         self.uncommittedBytes = uncommittedBytes
         self.electionDeadline = electionDeadline
+        self.electionSpan = electionSpan
+        self.openWrites = openWrites
         self.configuration = configuration
         self.transferTarget = transferTarget
         self.peers = peers

@@ -156,6 +156,7 @@ public final class Replica {
     public var isLeader: Bool { raft.isLeader }
     public var leader: MemberID { raft.leader }
     public var term: Term { raft.term }
+    public var isLearner: Bool { raft.configuration.learners.contains(id) }
     public var memberList: Membership { membership }
 
     // MARK: Events
@@ -180,6 +181,7 @@ public final class Replica {
             backendCommitted(token, size, at: now, wall: wall, into: &effects)
         case .snapshotSent(let peer, let succeeded):
             raft.handle(.snapshotSent(to: peer, succeeded: succeeded), at: now, wall: wall, into: &raftEffects)
+            effects.notes.append(.snapshotSent(to: peer, succeeded: succeeded))
         case .peerUnreachable(let peer):
             raft.handle(.peerUnreachable(peer), at: now, wall: wall, into: &raftEffects)
         case .resign:
@@ -252,7 +254,15 @@ public final class Replica {
     public func status(includingPeers: Bool = true) -> ReplicaStatus {
         ReplicaStatus(raft: raft.status(includingPeers: includingPeers), applied: applied.index, revision: store.revision,
                       compactRevision: store.compactRevision.rawValue, size: backendSize, leases: leases.count, watchers: hub.watcherCount, alarms: alarms,
-                      isLearner: raft.configuration.learners.contains(id), membership: membership, counters: counters)
+                      isLearner: isLearner, membership: membership, counters: counters,
+                      pendingRequests: pendingRequests)
+    }
+
+    private var pendingRequests: Int { proposals.count + leaderQuestions.count + readBatches.reduce(0) { $0 + $1.tokens.count + $1.questions.count } }
+
+    /// How far the log has come, for timing: cheap enough for every batch.
+    public var progress: ReplicaProgress {
+        ReplicaProgress(isLeader: raft.isLeader, last: raft.lastIndex, commit: raft.commit, applied: applied.index)
     }
 
     func header(revision: Revision? = nil) -> ResponseHeader {

@@ -89,6 +89,16 @@ public struct ReplicaStatus: Sendable {
     public var isLearner: Bool
     public var membership: Membership
     public var counters: ReplicaCounters
+    /// Requests that wait for a leader, a read round or their commit.
+    public var pendingRequests = 0
+}
+
+/// How far a member's log has come.
+public struct ReplicaProgress: Hashable, Sendable {
+    public var isLeader: Bool
+    public var last: LogIndex
+    public var commit: LogIndex
+    public var applied: LogIndex
 }
 
 /// Totals since the process started, for metrics.
@@ -190,6 +200,11 @@ public enum ReplicaNote: Sendable {
     case compacted(Revision)
     case leaseExpired(LeaseID, keys: Int)
     case snapshotInstalled(LogPosition)
+    /// The stream to a peer has ended.
+    case snapshotSent(to: MemberID, succeeded: Bool)
+    /// The connection to a peer broke, or was made. Told by the shell's transport, never by the machine.
+    case peerLost(MemberID)
+    case peerFound(MemberID)
     /// A committed entry that this version cannot decode: the member must stop, or it would diverge.
     case cannotApply(LogIndex, String)
 }

@@ -17,6 +17,7 @@ final class BackendThread: Sendable {
                 switch job {
                 case .run(let work): work()
                 case .commit(let commit, let backend):
+                    let start = metrics.stages.now()
                     let began = clock.now()
                     do throws(BackendError) {
                         try backend.commit(commit.batch)
@@ -25,6 +26,7 @@ final class BackendThread: Sendable {
                         return false
                     }
                     metrics.backendCommit.record(nanoseconds: (clock.now() - began).nanoseconds)
+                    metrics.stages.record(.backendCommit, since: start)
                     committed(commit.token, backend.size)
                 }
             }

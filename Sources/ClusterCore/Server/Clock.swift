@@ -13,6 +13,8 @@ public protocol NodeClock: Sendable {
     func now() -> Instant
     /// For people and log entries only.
     func wall() -> WallTime
+    /// The same clock as `wall`, in microseconds since 1970.
+    func wallMicroseconds() -> Int64
     /// How long the world takes while this clock shows `span`: what a timer must wait.
     func realTime(for span: TimeSpan) -> TimeSpan
     /// `changed` is called from then on, on any thread, when the clock has leapt or changed its rate, so that timers are set anew. The latest
@@ -21,6 +23,7 @@ public protocol NodeClock: Sendable {
 }
 
 extension NodeClock {
+    public func wallMicroseconds() -> Int64 { wall().milliseconds * 1_000 }
     public func realTime(for span: TimeSpan) -> TimeSpan { span }
     public func observe(_ changed: @escaping @Sendable () -> Void) {}
 }
@@ -36,5 +39,10 @@ public struct SystemClock: NodeClock {
         var time = timespec()
         clock_gettime(CLOCK_REALTIME, &time)
         return WallTime(milliseconds: Int64(time.tv_sec) * 1_000 + Int64(time.tv_nsec) / 1_000_000)
+    }
+    public func wallMicroseconds() -> Int64 {
+        var time = timespec()
+        clock_gettime(CLOCK_REALTIME, &time)
+        return Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1_000
     }
 }

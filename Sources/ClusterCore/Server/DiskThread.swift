@@ -21,6 +21,7 @@ final class DiskThread: Sendable {
         let log = UncheckedBox(log)
         worker = WorkerThread(name: name) { jobs in
             var last: PersistTicket?
+            let start = metrics.stages.now()
             do throws(LogError) {
                 for job in jobs {
                     if case .persist(let batch) = job {
@@ -33,6 +34,7 @@ final class DiskThread: Sendable {
                     try log.value.sync()
                     metrics.walFsync.record(nanoseconds: (clock.now() - began).nanoseconds)
                     metrics.walWriteBytes.add(UInt64(log.value.statistics.lastSyncBytes), ordering: .relaxed)
+                    metrics.stages.record(.logWrite, since: start)
                     persisted(last)
                 }
                 for job in jobs {

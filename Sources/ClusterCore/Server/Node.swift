@@ -101,11 +101,13 @@ public final class Node: @unchecked Sendable {
         let clock = environment.clock
         let backend = opened.value.backend
         var generator = SeededGenerator(seed: environment.seed)
+        let incarnation = UInt32(truncatingIfNeeded: generator.next())
         let replica = UncheckedBox(Replica(
             id: own, cluster: cluster, options: options, state: state, restart: opened.value.restart, backend: backend,
-            reader: try backend.makeReader(), incarnation: UInt32(truncatingIfNeeded: generator.next()), generator: generator.split("\(own)"),
+            reader: try backend.makeReader(), incarnation: incarnation, generator: generator.split("\(own)"),
             now: clock.now()))
-        let driver = ReplicaDriver(identity: identity, replica: replica.value, backend: backend, loop: loop, clock: clock, metrics: metrics, logger: logger)
+        let driver = ReplicaDriver(identity: identity, replica: replica.value, backend: backend, loop: loop, clock: clock, metrics: metrics, logger: logger,
+                                   life: generator.next() | 1)
         let failed = NIOLockedValueBox<(@Sendable (String) -> Void)?>(nil)
         let fail: @Sendable (String) -> Void = { reason in failed.withLockedValue { $0 }?(reason) }
         let backendThread = BackendThread(name: "\(configuration.name)-store", clock: clock, metrics: metrics,
@@ -137,6 +139,7 @@ public final class Node: @unchecked Sendable {
         driver.diskThread = diskThread
         driver.backendThread = backendThread
         driver.sendToPeers = { peers.send($0) }
+        peers.note = { [unowned driver] in driver.note($0) }
         driver.sendSnapshot = { [unowned driver] peer in
             guard let address = peers.address(of: peer) else { return driver.post(.snapshotSent(to: peer, succeeded: false)) }
             sender.send(to: address, from: driver.backend)

@@ -28,11 +28,16 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
 
     private struct Mailbox {
         var events: [ReplicaEvent] = []
+        var arrivals: [RequestArrival] = []
         var isTurnDue = false
     }
     private let mailbox = NIOLockedValueBox(Mailbox())
     private let publishedStatus = NIOLockedValueBox<ReplicaStatus?>(nil)
     private var spareEvents: [ReplicaEvent] = []
+
+    // For observers.
+    private var desk: ObserverDesk
+    private var meter = StageMeter()
 
     // Where effects go. Set before `start`.
     var diskThread: DiskThread!
@@ -48,7 +53,7 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     private var whenBackendIdle: [(ReplicaDriver) -> Void] = []
 
     init(identity: NodeIdentity, replica: Replica, backend: any Backend, loop: any EventLoop, clock: any NodeClock, metrics: NodeMetrics,
-         logger: Logger) {
+         logger: Logger, life: UInt64) {
         self.identity = identity
         self.replica = replica
         self.backend = backend
@@ -56,15 +61,17 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         self.clock = clock
         self.metrics = metrics
         self.logger = logger
+        desk = ObserverDesk(life: life, membership: replica.memberList)
     }
 
     // MARK: Any thread
 
     var published: ReplicaStatus? { publishedStatus.withLockedValue { $0 } }
 
-    func post(_ events: [ReplicaEvent]) {
+    func post(_ events: [ReplicaEvent], _ arrival: RequestArrival? = nil) {
         let wakes = mailbox.withLockedValue { box in
             box.events.append(contentsOf: events)
+            if let arrival { box.arrivals.append(arrival) }
             defer { box.isTurnDue = true }
             return !box.isTurnDue
         }
@@ -93,6 +100,16 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     func detach(_ port: any ClientLoopPort) {
         onLoop { driver in
             if driver.ports.indices.contains(Int(port.number)) { driver.ports[Int(port.number)] = nil }
+            driver.desk.remove(port.number)
+            driver.metrics.stages.setOn(driver.desk.isObserved)
+        }
+    }
+
+    func setObserving(_ port: any ClientLoopPort, _ isObserving: Bool) {
+        onLoop { driver in
+            if isObserving { driver.desk.add(port.number) } else { driver.desk.remove(port.number) }
+            driver.metrics.stages.setOn(driver.desk.isObserved)
+            if isObserving { driver.scheduleTurn() }
         }
     }
 
@@ -121,19 +138,19 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
 
     /// One batch: everything that waits goes in, everything that came of it goes out.
     private func turn() {
-        let events = mailbox.withLockedValue { box in
-            if isPaused || isStopped {
-                box.isTurnDue = false
-                return [ReplicaEvent]()
-            }
+        let (events, arrivals) = mailbox.withLockedValue { box in
             box.isTurnDue = false
-            let events = box.events
+            if isPaused || isStopped { return ([ReplicaEvent](), [RequestArrival]()) }
+            let batch = (box.events, box.arrivals)
             box.events = spareEvents
-            return events
+            if !box.arrivals.isEmpty { box.arrivals.removeAll(keepingCapacity: true) }
+            return batch
         }
         guard !isPaused, !isStopped else { return }
         let now = clock.now()
         let wall = clock.wall()
+        let start = metrics.stages.now()
+        if let start { meterArrivals(arrivals, events, at: start) }
         for event in events { replica.handle(event, at: now, wall: wall, into: &effects) }
         if replica.nextDeadline <= now { replica.handle(.timer, at: now, wall: wall, into: &effects) }
         replica.flush(at: now, wall: wall, into: &effects)
@@ -145,7 +162,10 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         // The events' payloads are released here, off the other threads; the array is used again.
         spareEvents = events
         spareEvents.removeAll(keepingCapacity: true)
-        carryOut(wall: wall)
+        if let start { meter.sends(effects.messages, at: start) }
+        carryOut(at: now, wall: wall)
+        if let start { meter.handled(replica.progress, from: start, to: SystemClock().now(), into: metrics.stages) }
+        tellObservers(at: now)
         publish(at: now)
         arm(now: now)
         if !whenBackendIdle.isEmpty && !replica.isCommittingBackend {
@@ -164,7 +184,7 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         if wakes { loop.execute { self.turn() } }
     }
 
-    private func carryOut(wall: WallTime) {
+    private func carryOut(at now: Instant, wall: WallTime) {
         for batch in effects.persist { diskThread.submit(.persist(batch)) }
         if !effects.messages.isEmpty { sendToPeers(effects.messages) }
         for commit in effects.backendCommits { backendThread.submit(.commit(commit, backend)) }
@@ -172,13 +192,46 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         for peer in effects.snapshots { sendSnapshot(peer) }
         deliver()
         for note in effects.notes {
-            log(note)
-            observe?(note, wall)
+            take(note, at: now, wall: wall)
             if case .cannotApply(let index, let reason) = note {
                 fail("entry \(index.rawValue) of the log cannot be applied (\(reason)); a newer version may be able to")
             }
         }
         effects.removeAll()
+    }
+
+    private func take(_ note: ReplicaNote, at now: Instant, wall: WallTime) {
+        log(note)
+        desk.take(note, term: replica.term, isLearner: replica.isLearner, at: now, wallMicroseconds: clock.wallMicroseconds())
+        observe?(note, wall)
+    }
+
+    /// News of the transport's. On the loop.
+    func note(_ note: ReplicaNote) {
+        loop.preconditionInEventLoop()
+        guard !isStopped else { return }
+        take(note, at: clock.now(), wall: clock.wall())
+        if desk.isObserved { scheduleTurn() }
+    }
+
+    private func meterArrivals(_ arrivals: [RequestArrival], _ events: [ReplicaEvent], at start: Instant) {
+        for arrival in arrivals { metrics.stages.record(.queue, start - arrival.since, count: arrival.requests) }
+        for event in events {
+            guard case .peer(let message) = event, case .raft(let raft) = message.body, case .appendAccepted(let match) = raft.body else { continue }
+            meter.accepted(match, from: message.from, at: start, into: metrics.stages)
+        }
+    }
+
+    /// One hop for each client loop with observers, when there is something to tell.
+    private func tellObservers(at now: Instant) {
+        guard desk.isObserved else { return }
+        let all = desk.news(replica.progress, at: now, wallMicroseconds: clock.wallMicroseconds(), stages: metrics.stages) { replica.status() }
+        for (number, news) in all {
+            guard ports.indices.contains(Int(number)), let port = ports[Int(number)] else { continue }
+            var delivery = ReplicaDelivery()
+            delivery.observed = news
+            port.eventLoop.execute { [delivery] in port.deliver(delivery) }
+        }
     }
 
     /// One hop per client loop and turn.
@@ -214,7 +267,7 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
 
     /// Keeps one timer. It is only set anew when the machine wants to be woken earlier, so a busy loop sets none.
     private func arm(now: Instant) {
-        var deadline = replica.nextDeadline
+        var deadline = min(replica.nextDeadline, desk.deadline)
         if isPublishDue { deadline = min(deadline, lastPublished + ReplicaDriver.publishInterval) }
         guard deadline < timerDeadline || timer == nil else { return }
         timer?.cancel()
@@ -260,6 +313,10 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         case .alarmsChanged(let alarms): logger.warning("alarms changed", metadata: ["alarms": "\(alarms)"])
         case .compacted(let revision): logger.info("compacted", metadata: ["revision": "\(revision.rawValue)"])
         case .leaseExpired(let lease, let keys): logger.debug("lease expired", metadata: ["lease": "\(String(lease.rawValue, radix: 16))", "keys": "\(keys)"])
+        case .snapshotSent(let peer, let succeeded):
+            logger.log(level: succeeded ? .info : .warning, "\(succeeded ? "snapshot sent" : "a snapshot did not get through")", metadata: ["peer": "\(peer)"])
+        case .peerLost(let peer): logger.info("connection to a peer lost", metadata: ["peer": "\(peer)"])
+        case .peerFound(let peer): logger.info("connected to a peer", metadata: ["peer": "\(peer)"])
         case .snapshotInstalled(let position): logger.info("snapshot installed", metadata: ["index": "\(position.index.rawValue)"])
         case .cannotApply: break
         }

@@ -10,8 +10,10 @@ public struct ReplicaDelivery: Sendable {
     public var watch: [WatchOutput] = []
     /// Watch streams to end with "etcdserver: no leader".
     public var leaderlessStreams: [WatchStreamID] = []
+    /// News for the loop's Observe streams.
+    var observed: ObserverNews?
     public init() {}
-    public var isEmpty: Bool { answers.isEmpty && grants.isEmpty && watch.isEmpty && leaderlessStreams.isEmpty }
+    public var isEmpty: Bool { answers.isEmpty && grants.isEmpty && watch.isEmpty && leaderlessStreams.isEmpty && observed == nil }
 }
 
 /// One event loop's end of the line between client connections and the member. The upper 8 bits of every token and stream id
@@ -38,13 +40,22 @@ extension WatchStreamID {
 public protocol ReplicaPort: AnyObject, Sendable {
     var identity: NodeIdentity { get }
     /// Hands events over; answers come to the loop whose number their tokens carry. Wakes the replica loop at most once a batch.
-    func post(_ events: [ReplicaEvent])
+    /// `arrival` times the batch's requests, while somebody observes the member.
+    func post(_ events: [ReplicaEvent], _ arrival: RequestArrival?)
     func attach(_ loop: any ClientLoopPort)
     /// The loop's connections are closed; nothing is delivered any more.
     func detach(_ loop: any ClientLoopPort)
+    /// Whether the loop has Observe streams. Said again for each new stream: what the member remembers then comes in the next delivery.
+    func setObserving(_ loop: any ClientLoopPort, _ isObserving: Bool)
     /// The latest picture that the replica loop published (at most a few milliseconds old while anything changes).
     var published: ReplicaStatus? { get }
     var metrics: NodeMetrics { get }
+}
+
+/// Requests of a batch, and when the first of them came in.
+public struct RequestArrival: Sendable {
+    public var requests: Int
+    public var since: Instant
 }
 
 /// Who a node is.

@@ -64,6 +64,8 @@ public enum MethodID: UInt16, CaseIterable, Hashable, Sendable {
     case healthCheck
     case healthList
     case healthWatch
+    // quarterdeck.v1.Observer
+    case observeMember
 }
 
 extension MethodID {
@@ -90,6 +92,8 @@ extension MethodID {
             "v3electionpb.Election"
         case .healthCheck, .healthList, .healthWatch:
             "grpc.health.v1.Health"
+        case .observeMember:
+            "quarterdeck.v1.Observer"
         }
     }
 
@@ -147,6 +151,7 @@ extension MethodID {
         case .healthCheck: "Check"
         case .healthList: "List"
         case .healthWatch: "Watch"
+        case .observeMember: "Observe"
         }
     }
 
@@ -156,7 +161,7 @@ extension MethodID {
     public var kind: CallKind {
         switch self {
         case .watch, .leaseKeepAlive: .bidirectional
-        case .snapshot, .observe, .healthWatch: .serverStream
+        case .snapshot, .observe, .healthWatch, .observeMember: .serverStream
         default: .unary
         }
     }

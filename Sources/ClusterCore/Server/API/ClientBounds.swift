@@ -21,6 +21,10 @@ public struct ClientBounds: Sendable {
     public var maxRunningKeepAlives = 1_024
     /// Renewals of one keep-alive stream that wait for their turn; more ends the stream.
     public var maxWaitingKeepAlives = 65_536
+    /// Events of a member that wait for one observer; older ones are dropped then, and counted. Some tens of elections.
+    public var maxWaitingObserverEvents = 1_024
+    /// Bytes of an Observe stream that HTTP/2 has not taken; above it events wait, and states replace each other.
+    public var maxBufferedObserverBytes = 64 << 10
     /// Bytes gathered for one write to the socket.
     public var writeChunkBytes = 256 << 10
     /// Time in which a new connection must show which protocol it speaks.

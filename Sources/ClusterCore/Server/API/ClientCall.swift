@@ -34,6 +34,7 @@ struct ClientCall {
         case watch(WatchCall)
         case keepAlive(KeepAliveCall)
         case healthWatch
+        case observe(ObserveCall)
         /// A question of this server's own (`/health`).
         case probe(ReadProbe)
     }
@@ -77,6 +78,66 @@ final class WatchCall {
     }
 
     var hasWaiting: Bool { head < waiting.count }
+}
+
+/// An Observe stream: what is to be told and has not been handed to HTTP/2, since the client does not keep up. Bounded: old events are
+/// dropped, and a state takes the place of the one before.
+final class ObserveCall {
+    /// The position behind which the client wants events.
+    private var sequence: UInt64
+    private var life: UInt64
+    private var isWelcomed = false
+    private var notes: [ObservedNote] = []
+    private var picture: ObservedPicture?
+    private var missed: UInt64 = 0
+    private var hasPicture = false
+    private let limit: Int
+
+    init(life: UInt64, sequence: UInt64, limit: Int) {
+        (self.life, self.sequence, self.limit) = (life, sequence, limit)
+    }
+
+    func take(_ news: ObserverNews) {
+        if !isWelcomed {
+            isWelcomed = true
+            if life != news.life { (life, sequence) = (news.life, 0) }
+            // Of what went before its time a new observer misses nothing; one that returns does.
+            if sequence > 0, let first = news.notes.first, first.sequence > sequence + 1 { missed += first.sequence - sequence - 1 }
+        }
+        for note in news.notes where note.sequence > sequence {
+            sequence = note.sequence
+            notes.append(note)
+        }
+        if notes.count > limit {
+            // More than the one at a time, which would move them all for each.
+            let dropped = notes.count - limit * 3 / 4
+            notes.removeFirst(dropped)
+            missed += UInt64(dropped)
+        }
+        if var next = news.picture {
+            // A state that was never sent still has its part of what was measured.
+            if let waiting = picture {
+                var stages = waiting.stages
+                stages.add(next.stages)
+                next.stages = stages
+            } else if !hasPicture {
+                // Measured before this stream was there.
+                next.stages = StageFigures()
+            }
+            hasPicture = true
+            picture = next
+        }
+    }
+
+    /// Everything that waits, as one message; nil when there is nothing.
+    func next(of member: MemberID) -> [UInt8]? {
+        guard !notes.isEmpty || picture != nil || missed > 0 else { return nil }
+        let message = ObserverMessage.encode(member: member, life: life, missed: missed, notes: notes, picture: picture)
+        notes.removeAll(keepingCapacity: notes.capacity <= 64)
+        picture = nil
+        missed = 0
+        return message
+    }
 }
 
 /// A LeaseKeepAlive stream: answers leave in the order of the requests, whatever order the member answers in.

@@ -28,6 +28,11 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
     // To the member.
     private var outbox: [ReplicaEvent] = []
     private var isPostScheduled = false
+    /// For the queue stage: requests in the outbox, and when the first came; nil while nobody observes.
+    private var outboxRequests = 0
+    private var outboxSince: Instant?
+    /// Places of Observe streams.
+    private var observers: [Int] = []
 
     // To the clients.
     private var touched: [GRPCConnection] = []
@@ -132,11 +137,13 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
         outbox.append(event)
         guard !isPostScheduled else { return }
         isPostScheduled = true
+        outboxSince = port.metrics.stages.now()
         // Runs once all sockets of this turn have been read.
         eventLoop.execute { self.flushOutbox() }
     }
 
     func ask(_ place: Int, _ request: Request) {
+        outboxRequests += 1
         post(.request(token(place), request, requiresLeader: calls[place].requiresLeader))
     }
 
@@ -147,10 +154,12 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
             outbox = []
             return
         }
+        let arrival = outboxRequests == 0 ? nil : outboxSince.map { RequestArrival(requests: outboxRequests, since: $0) }
+        (outboxRequests, outboxSince) = (0, nil)
         let batch = outbox
         outbox = []
         outbox.reserveCapacity(min(batch.count, 1_024))
-        port.post(batch)
+        port.post(batch, arrival)
         refreshStatus()
         if receivedBytes > 0 {
             port.metrics.clientReceivedBytes.add(receivedBytes, ordering: .relaxed)
@@ -195,6 +204,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
             guard let place = find(stream.rawValue & 0x00ff_ffff_ffff_ffff) else { continue }
             fail(place, .noLeader)
         }
+        if let news = delivery.observed { tell(news) }
         flushTouched()
         if sentBytes > 0 {
             port.metrics.clientSentBytes.add(sentBytes, ordering: .relaxed)
@@ -283,7 +293,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
                     probe.finish(error)
                 }
             case .hash, .hashKV: hash(place, token, grant, header)
-            case .free, .answered, .renewal, .watch, .keepAlive, .healthWatch:
+            case .free, .answered, .renewal, .watch, .keepAlive, .healthWatch, .observe:
                 preconditionFailure("the member granted a read to \(calls[place].method)")
             }
         }
@@ -394,7 +404,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
         case .probe(let probe):
             close(place)
             return probe.finish(error)
-        case .free, .answered, .range, .readTxn, .hash, .hashKV, .watch, .keepAlive, .healthWatch: break
+        case .free, .answered, .range, .readTxn, .hash, .hashKV, .watch, .keepAlive, .healthWatch, .observe: break
         }
         let stream = calls[place].stream
         let connection = calls[place].connection
@@ -416,6 +426,9 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
             call.entries = []
             call.head = 0
             call.next = 0
+        case .observe:
+            observers.removeAll { $0 == place }
+            if observers.isEmpty { port.setObserving(self, false) }
         case .free, .answered, .range, .readTxn, .hash, .hashKV, .renewal, .healthWatch, .probe: break
         }
         calls[place].connection?.table.remove(calls[place].stream)
@@ -425,10 +438,26 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
     /// The client no longer waits for this call.
     func cancel(_ place: Int, _ code: StatusCode) {
         switch calls[place].work {
-        case .watch, .keepAlive, .healthWatch: break
+        case .watch, .keepAlive, .healthWatch, .observe: break
         default: post(.cancel(token(place)))
         }
         drop(place, code)
+    }
+
+    // MARK: Observers
+
+    /// The call's place tells of the member from now on.
+    func observe(_ place: Int) {
+        observers.append(place)
+        port.setObserving(self, true)
+    }
+
+    private func tell(_ news: ObserverNews) {
+        for place in observers {
+            guard case .observe(let call) = calls[place].work else { continue }
+            call.take(news)
+            calls[place].connection?.advance(call, on: calls[place].stream)
+        }
     }
 
     // MARK: Keep-alive

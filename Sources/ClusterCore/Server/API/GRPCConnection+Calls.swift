@@ -201,6 +201,15 @@ extension GRPCConnection {
             loop.counters.send(method)
             loop.touch(self)
 
+        case .observeMember:
+            let request = try decoded { () throws(DecodingFault) in try PBObserveRequest(decoding: raw) }
+            let call = ObserveCall(life: request.life, sequence: request.sequence, limit: loop.bounds.maxWaitingObserverEvents)
+            guard let place = loop.open(self, stream, method, .observe(call), deadline: deadline(head)) else {
+                throw .service(.requestTooManyRequests)
+            }
+            table.insert(stream, place)
+            loop.observe(place)
+
         case .watch, .leaseKeepAlive: preconditionFailure("\(method) is no unary method")
         }
     }
@@ -211,7 +220,7 @@ extension GRPCConnection {
     /// On a learner only what needs no quorum and is meant for it. (§1.3)
     private func passLearnerGate(_ method: MethodID, _ raw: UnsafeRawBufferPointer) throws(CallFault) {
         switch method {
-        case .status, .snapshot: return
+        case .status, .snapshot, .observeMember: return
         case .range:
             var reader = ByteReader(raw)
             let request = try decoded { () throws(DecodingFault) in try RangeRequest.decode(&reader) }

@@ -223,7 +223,9 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
     }
 
     func session(_ session: GRPCServerSession, drained stream: StreamID) {
-        guard let place = table.find(stream), case .watch(let call) = loop.work(place) else { return }
+        guard let place = table.find(stream) else { return }
+        if case .observe(let call) = loop.work(place) { return advance(call, on: stream) }
+        guard case .watch(let call) = loop.work(place) else { return }
         if !call.isTouched {
             call.isTouched = true
             watchesToSettle.append((stream, call))
@@ -266,6 +268,20 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
         }
     }
 
+    // MARK: Observe
+
+    /// Sends what waits, unless the client has enough to read; then the rest follows when half of that has left.
+    func advance(_ call: ObserveCall, on stream: StreamID) {
+        guard session.bufferedBytes(stream) <= loop.bounds.maxBufferedObserverBytes else {
+            return session.notifyWhenDrained(stream, below: loop.bounds.maxBufferedObserverBytes / 2)
+        }
+        guard let message = call.next(of: loop.identity.member) else { return }
+        session.sendMessage(stream, message)
+        queued(message.count + 5)
+        loop.counters.send(.observeMember)
+        loop.touch(self)
+    }
+
     // MARK: The end
 
     /// Lets running calls finish; streams without an end are ended.
@@ -273,7 +289,7 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
         session.goAway()
         for place in table.all {
             switch loop.work(place) {
-            case .watch, .keepAlive, .healthWatch: loop.fail(place, .stopped)
+            case .watch, .keepAlive, .healthWatch, .observe: loop.fail(place, .stopped)
             default: break
             }
         }

@@ -33,11 +33,17 @@ public final class FaultyClock: NodeClock {
 
     public func wall() -> WallTime {
         let wall = base.wall()
-        if isTrue.load(ordering: .acquiring) { return wall }
+        return isTrue.load(ordering: .acquiring) ? wall : WallTime(milliseconds: wall.milliseconds + wallError().milliseconds)
+    }
+
+    public func wallMicroseconds() -> Int64 {
+        let wall = base.wallMicroseconds()
+        return isTrue.load(ordering: .acquiring) ? wall : wall + wallError().nanoseconds / 1_000
+    }
+
+    private func wallError() -> TimeSpan {
         let real = base.now()
-        return state.withLockedValue { state in
-            WallTime(milliseconds: wall.milliseconds + state.treatment.offsetMilliseconds + (state.wallDrift + state.drift(real)).milliseconds)
-        }
+        return state.withLockedValue { .milliseconds($0.treatment.offsetMilliseconds) + $0.wallDrift + $0.drift(real) }
     }
 
     public func realTime(for span: TimeSpan) -> TimeSpan {

@@ -40,6 +40,8 @@ final class PeerTransport: @unchecked Sendable {
     let logger: Logger
     private let post: ([ReplicaEvent]) -> Void
     private let intake: SnapshotIntakeFactory
+    /// News of connections. Set before `setPeers`.
+    var note: (ReplicaNote) -> Void = { _ in }
     private var peers: [PeerLink] = []
     private var listeners: [any Channel] = []
     private var inbound: [ObjectIdentifier: any Channel] = [:]
@@ -127,9 +129,12 @@ final class PeerTransport: @unchecked Sendable {
 
     fileprivate func received(_ events: [ReplicaEvent]) { if !isClosed { post(events) } }
     fileprivate func closed(_ channel: any Channel) { inbound.removeValue(forKey: ObjectIdentifier(channel)) }
+    fileprivate func found(_ peer: MemberID) { if !isClosed { note(.peerFound(peer)) } }
     fileprivate func lost(_ peer: MemberID) {
         // Over a cut link no word of the connection's end would come either.
-        if !isClosed, !links.isCut(from: peer, to: identity.member) { post([.peerUnreachable(peer)]) }
+        guard !isClosed, !links.isCut(from: peer, to: identity.member) else { return }
+        note(.peerLost(peer))
+        post([.peerUnreachable(peer)])
     }
     fileprivate var mayConnect: Bool { !isClosed }
     fileprivate func makeIntake(_ channel: any Channel, from peer: MemberID) -> SnapshotIntake { intake(channel, peer) }
@@ -186,6 +191,7 @@ private final class PeerLink {
             guard transport.mayConnect else { return channel.close(promise: nil) }
             self.channel = channel
             retryDelay = PeerTransport.firstRetryDelay
+            transport.found(address.id)
             if !waiting.bytes.isEmpty { write(takeWaiting()) }
         case .failure:
             waiting.bytes.removeAll()
