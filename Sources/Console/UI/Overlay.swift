@@ -6,6 +6,7 @@ enum Overlay: Hashable, Sendable {
     case prompt(Prompt)
     case node(UInt64)
     case conflict(Conflict)
+    case workloadForm(WorkloadForm)
 }
 
 struct HelpState: Hashable, Sendable {
@@ -49,6 +50,7 @@ struct Prompt: Hashable, Sendable {
         case rename(KeyValue)
         case addWatch
         case saveStream
+        case exportLatency
     }
 
     var purpose: Purpose

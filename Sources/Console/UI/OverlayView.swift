@@ -7,18 +7,19 @@ extension Model {
         case .prompt(let state): drawPrompt(state, &canvas)
         case .node(let id): drawNodePage(id, &canvas)
         case .conflict(let state): drawConflict(state, &canvas, layout.body)
+        case .workloadForm(let state): drawWorkloadForm(state, &canvas)
         }
     }
 
     /// A box in the middle of the screen; everything behind it steps back.
-    private func overlayBox(_ canvas: inout Canvas, columns: Int, rows: Int, title: String, right: [Span] = [], footer: [Span] = []) -> Rect {
+    func overlayBox(_ canvas: inout Canvas, columns: Int, rows: Int, title: String, right: [Span] = [], footer: [Span] = []) -> Rect {
         canvas.quiet(Rect(column: 0, row: 1, columns: size.columns, rows: size.rows - 1))
         let width = min(size.columns - 4, columns), height = min(size.rows - 4, rows)
         let rect = Rect(column: (size.columns - width) / 2, row: max(2, (size.rows - height) / 2), columns: width, rows: height)
         return canvas.box(rect, .heavy, title: [Span(title, .title, .bold)], right: right, footer: footer, fill: .overlay)
     }
 
-    private func put(_ spans: [Span], _ canvas: inout Canvas, _ column: Int, _ row: Int, width: Int) {
+    func put(_ spans: [Span], _ canvas: inout Canvas, _ column: Int, _ row: Int, width: Int) {
         canvas.spans(spans.map { Span($0.text, $0.style.on(.overlay)) }, column, row, width: width)
     }
 
@@ -251,6 +252,7 @@ extension Model {
         case .newKey: ("Add a key", "key", "the value is written in the editor next · Tab adds the separator")
         case .rename: ("Rename", "new name", "one transaction; the lease stays; refused if the name is taken")
         case .addWatch: ("Open a watch", "prefix", "empty: all keys · add @REVISION to start in the past")
+        case .exportLatency: ("Export figures", "file", "CSV of the last hour, five seconds a line; an existing file is not overwritten")
         case .saveStream: ("Save events", "file", "one JSON object a line; an existing file is not overwritten")
         }
         let inside = overlayBox(&canvas, columns: min(90, max(66, size.columns / 2)), rows: 7, title: title, right: [Span("↵ · Esc", .dim)])

@@ -187,6 +187,8 @@ extension Model {
         case .watch:
             guard let session = watch.selected else { return ["watch"] }
             return ["watch", session.title]
+        case .latency:
+            return ["latency", latency.source.title.lowercased()] + (latency.node.flatMap { id in cluster.members.first { $0.id == id } }.map { [$0.name] } ?? [])
         default:
             let member = cluster.members.indices.contains(overview.selection) ? cluster.members[overview.selection].name : nil
             return ["overview"] + (member.map { [$0] } ?? [])

@@ -55,6 +55,7 @@ extension Model {
         overview.eventScroll = min(max(0, overview.eventScroll), max(0, events.count - 1))
         watch.selection = min(max(0, watch.selection), max(0, watch.sessions.count - 1))
         if screen == .keys { settleKeys(&commands) }
+        settleLatency(&commands)
     }
 
     var bodyRect: Rect { ScreenLayout(size).body }
@@ -77,6 +78,7 @@ extension Model {
         }
         if screen == .keys, keys.search?.isEditing == true, handleSearch(key, &commands) { return }
         if screen == .watch, watch.selected?.isFiltering == true, handleStreamFilter(key) { return }
+        if screen == .latency, latency.isFiltering, handleSlowFilter(key) { return }
         guard let entry = Catalogue.entry(for: key, in: contexts) else {
             if case .character(let character) = key.code, key.modifiers.isEmpty { say("\(character) does nothing here · ? shows all keys", .dim) }
             return
@@ -315,6 +317,9 @@ extension Model {
         case .prompt(var prompt):
             prompt.field.insert(text)
             overlay = .prompt(prompt)
+        case .workloadForm(var form):
+            form.insert(text)
+            overlay = .workloadForm(form)
         case .help(var state) where state.isFiltering:
             state.field.insert(text)
             overlay = .help(state)
@@ -331,6 +336,8 @@ extension Model {
             } else if screen == .watch, let index = selectedWatch, watch.sessions[index].isFiltering {
                 watch.sessions[index].filter.insert(text)
                 watch.sessions[index].refilter()
+            } else if screen == .latency, latency.isFiltering {
+                latency.filter.insert(text)
             } else {
                 say("pasted text goes into editors and fields only: nothing was run", .dim)
             }

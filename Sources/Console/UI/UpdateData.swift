@@ -6,7 +6,7 @@ extension Model {
         case .events(let fresh): receive(fresh)
         case .workload(let sample):
             workload.append(sample)
-            workload.isOn = true
+            workload.isOn = !sample.isFinal
             latency.heard(sample)
         case .raft(let fresh): elections.heard(fresh, cluster: cluster)
         case .samples(let fresh):
@@ -16,8 +16,10 @@ extension Model {
         case .metrics(let fresh): latency.heard(fresh)
         case .canary(let writes): elections.heard(writes)
         case .isCanaryOn(let isOn): isCanaryOn = isOn
+        case .canaryCheck(let check): canaryCheck = check
         case .faults(let active):
             elections.heard(active, before: faults, at: now)
+            latency.heard(active, at: now)
             faults = active
         case .faultSupport(let support): faultSupport = support
         case .logs(let lines): log.heard(lines)

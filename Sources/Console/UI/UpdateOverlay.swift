@@ -17,6 +17,7 @@ extension Model {
         case .prompt(let state): handle(state, key, &commands)
         case .node: handleNode(key, &commands)
         case .conflict(let state): handle(state, key, &commands)
+        case .workloadForm(let state): handle(state, key, &commands)
         case nil: break
         }
     }
@@ -201,6 +202,11 @@ extension Model {
             if events.isEmpty { return refuse("there is no event to save yet") }
             overlay = nil
             send(.save(text), &commands) { .saveEvents($0, path: text, events: events) }
+        case .exportLatency:
+            if text.isEmpty { return refuse("a file name is missing") }
+            overlay = nil
+            let content = latencyCSV()
+            send(.export(text), &commands) { .export($0, path: text, content: content) }
         }
     }
 
