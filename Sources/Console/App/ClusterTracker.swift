@@ -60,6 +60,9 @@ struct ClusterTracker {
         unstableUntil = max(unstableUntil, at.advanced(byMilliseconds: ClusterTracker.unrestMilliseconds))
     }
 
+    /// This console started the nodes and knows their processes.
+    private var isHosted: Bool { state.kind == .playground }
+
     private func index(_ id: UInt64) -> Int? { state.members.firstIndex { $0.id == id } }
     func name(_ id: UInt64) -> String { index(id).map { state.members[$0].name } ?? String(id, radix: 16) }
 
@@ -96,11 +99,17 @@ struct ClusterTracker {
         state.revision = max(state.revision ?? 0, answer.revision)
         // Our own nodes tell their state themselves, sooner and better.
         if state.isPushed { return }
+        // An answer that a node gave before it died.
+        if isHosted, wasDown { return }
         if wasDown {
             tell(.memberUp(member: state.members[index].name, afterMilliseconds: downSince[answer.member].map { now - $0 }), at: now)
             downSince[answer.member] = nil
         }
-        state.members[index].health = .up
+        switch state.members[index].health {
+        // Who started a node knows better what state its process is in.
+        case .paused, .isolated: break
+        case .starting, .up, .down: state.members[index].health = .up
+        }
         if state.members[index].applied != answer.appliedIndex { unstableUntil = max(unstableUntil, now.advanced(byMilliseconds: 2_000)) }
         state.members[index].term = answer.term
         // Status tells the newest entry that the member knows; real etcd reports its commit index so.
@@ -129,7 +138,7 @@ struct ClusterTracker {
         guard let index = index(id) else { return }
         failures[id, default: 0] += 1
         state.members[index].latencyMicroseconds = nil
-        if state.isPushed { return }
+        if state.isPushed || isHosted { return }
         guard isRefusal || failures[id]! >= 2 else { return }
         fell(index, reason: reason, at: now)
     }
@@ -184,6 +193,15 @@ struct ClusterTracker {
     mutating func heard(_ statuses: [NodeStatus], at now: Moment) {
         for status in statuses {
             guard let index = index(status.id) else { continue }
+            if status.isProcessOnly {
+                state.members[index].startedAt = status.startedAtMilliseconds > 0 ? Moment(milliseconds: status.startedAtMilliseconds) : nil
+                process(status.process, index, at: now)
+                if !isRunning(status.process) {
+                    state.members[index].commit = nil
+                    state.members[index].applied = nil
+                }
+                continue
+            }
             if state.members[index].applied != status.appliedIndex { unstableUntil = max(unstableUntil, now.advanced(byMilliseconds: 2_000)) }
             state.revision = max(state.revision ?? 0, status.revision)
             if status.sampledAtMilliseconds > 0 { state.members[index].sampledAt = Moment(milliseconds: status.sampledAtMilliseconds) }

@@ -15,6 +15,8 @@ protocol NodeHost: AnyObject, Sendable {
     /// Where the data live, for showing; and whether `shutDown` removes them.
     var dataDirectory: String { get }
     var isTemporary: Bool { get }
+    /// What the nodes are, where that is not this process itself: `processes`, `etcd 3.5.16`.
+    var engine: String? { get }
 
     /// Receives news from then on; called from the nodes' own threads, must return at once. Set once, before `start`.
     func observe(_ handler: @escaping @Sendable (NodeEvent) -> Void)
@@ -42,15 +44,16 @@ protocol NodeHost: AnyObject, Sendable {
     /// What this engine cannot do. Does not change.
     var faultSupport: FaultSupport { get }
 
-    /// Asks the current leader to hand over to `id`. Returns when `id` leads; throws when it did not within the election timeout.
-    func transferLeadership(to id: UInt64) async throws
-
     /// Stops all nodes cleanly and removes the data directory when it is temporary. At most about 200 ms; never throws.
     func shutDown() async
 
     /// Removes what must not stay behind, in the last moment before the process dies (a signal): no waiting for nodes. Called
     /// instead of `shutDown`, from the main thread.
     func abandon()
+}
+
+extension NodeHost {
+    var engine: String? { nil }
 }
 
 struct HostedNode: Hashable, Sendable {
@@ -60,6 +63,10 @@ struct HostedNode: Hashable, Sendable {
     /// `127.0.0.1:2379`, as clients reach it.
     var clientEndpoint: String
     var peerEndpoint: String
+
+    var clientPort: Int { HostedNode.port(clientEndpoint) }
+    var peerPort: Int { HostedNode.port(peerEndpoint) }
+    private static func port(_ endpoint: String) -> Int { endpoint.split(separator: ":").last.flatMap { Int($0) } ?? 0 }
 }
 
 struct NodeHostError: Error, CustomStringConvertible, Sendable {
@@ -102,6 +109,8 @@ struct NodeStatus: Hashable, Sendable {
     /// Wall clock, milliseconds since 1970, when the node started and when these figures were published.
     var startedAtMilliseconds: Int64
     var sampledAtMilliseconds: Int64
+    /// The host knows only the process; the other figures are to be asked for as from any cluster.
+    var isProcessOnly = false
 }
 
 /// News from a node, at the moment it happens.
@@ -128,6 +137,17 @@ struct NodeEvent: Sendable {
 
 /// What `quarterdeck playground` was asked for.
 struct PlaygroundOptions: Hashable, Sendable {
+    /// What the nodes are.
+    enum Engine: String, CaseIterable, Hashable, Sendable {
+        /// Inside the console's process.
+        case embedded
+        /// `quarterdeck serve` processes.
+        case process
+        /// Processes of the real etcd found in PATH.
+        case etcd
+    }
+
+    var engine = Engine.embedded
     /// 1, 3, 5 or 7.
     var nodeCount = 3
     /// nil: a temporary directory, removed at exit.

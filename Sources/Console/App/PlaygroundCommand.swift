@@ -9,6 +9,8 @@ struct PlaygroundCommand: ParsableCommand {
         abstract: "Start a cluster of real nodes on this machine and open the console on it."
     )
 
+    @Option(help: "What the nodes are: embedded in this process, a process each (quarterdeck serve), or the real etcd of the PATH.")
+    var engine = PlaygroundOptions.Engine.embedded
     @Option(help: "How many nodes: 1, 3, 5 or 7.")
     var nodes = 3
     @Option(name: .customLong("data-dir"), help: ArgumentHelp("Keep the data here. (default: a temporary directory, removed at exit)", valueName: "dir"))
@@ -28,21 +30,28 @@ struct PlaygroundCommand: ParsableCommand {
         // Before anything starts a thread.
         let signals = SignalInbox.install()
         var options = PlaygroundOptions()
+        options.engine = engine
         options.nodeCount = nodes
         options.dataDirectory = dataDirectory.map(Paths.expanded)
         options.basePort = basePort
+        let mailbox = Mailbox()
+        let funnel = LogFunnel(mailbox)
         let host: any NodeHost
-        do { host = try PlaygroundLauncher.make(options) } catch { throw CommandFailure(description: "\(error)") }
+        do { host = try PlaygroundLauncher.make(options, logs: funnel) } catch { throw CommandFailure(description: "\(error)") }
         // Even a SIGKILL leaves nothing behind. Without the helper all other ends still clean up.
         if host.isTemporary { _ = qd_remove_at_end(host.dataDirectory) }
-        let mailbox = Mailbox()
+        Thread.detachNewThread { TemporaryDirectory.sweep() }
         // Two playgrounds beside each other are told apart by where their data are kept.
         let name = options.dataDirectory.map { ($0 as NSString).lastPathComponent } ?? "demo"
         var cluster = ClusterState(name: name, kind: .playground, mode: console.isReadOnly ? .readOnly : .readWrite,
                                    members: host.nodes.map { MemberState(id: $0.id, name: $0.name, endpoint: $0.clientEndpoint) })
-        cluster.serverVersion = "quarterdeck \(Version.text)"
+        cluster.engine = host.engine
+        cluster.serverVersion = options.engine == .etcd ? host.engine : "quarterdeck \(Version.text)"
+        cluster.isPushed = options.engine == .embedded
         let connection = ConnectionOptions(endpoints: host.nodes.map(\.clientEndpoint))
         let runner = try ClusterSession(cluster: cluster, connection: connection, host: host, mailbox: mailbox)
         try ConsoleSession(flags: console, signals: signals, mailbox: mailbox, runner: runner, cluster: cluster).run()
     }
 }
+
+extension PlaygroundOptions.Engine: ExpressibleByArgument {}

@@ -60,6 +60,8 @@ struct ServeOptions: Hashable, Sendable {
     var maxTxnOps: Int
     /// debug, info, warn, error.
     var logLevel: String
+    /// The console that started this node and ends it with itself.
+    var console: pid_t?
 }
 
 struct ServeCommand: ParsableCommand {
@@ -85,6 +87,8 @@ struct ServeCommand: ParsableCommand {
     @Option(name: .customLong("max-request-bytes"), help: "(default: 1572864)") var maxRequestBytes: String?
     @Option(name: .customLong("max-txn-ops"), help: "(default: 128)") var maxTxnOps: String?
     @Option(name: .customLong("log-level"), help: "debug, info, warn or error. (default: info)") var logLevel: String?
+
+    @Option(help: ArgumentHelp("Obey the console with this process number: orders come on standard input, and its end is ours.", visibility: .hidden)) var supervised: Int32?
 
     func run() throws {
         let status = try ServeRunner.run(options(environment: ProcessInfo.processInfo.environment))
@@ -166,6 +170,6 @@ struct ServeCommand: ParsableCommand {
             snapshotCount: try number(snapshotCount, "snapshot-count", 10_000, 1...Int.max),
             quotaBackendBytes: Int64(try number(quotaBackendBytes, "quota-backend-bytes", 0, 0...Int.max)),
             maxRequestBytes: try number(maxRequestBytes, "max-request-bytes", 1_572_864, 1...512 << 20),
-            maxTxnOps: try number(maxTxnOps, "max-txn-ops", 128, 1...1_000_000), logLevel: level)
+            maxTxnOps: try number(maxTxnOps, "max-txn-ops", 128, 1...1_000_000), logLevel: level, console: supervised)
     }
 }

@@ -1,3 +1,4 @@
+import ArgumentParser
 import Base
 import CNcurses
 import Foundation
@@ -15,6 +16,7 @@ enum ServeRunner {
     static func run(_ options: ServeOptions) throws -> Int32 {
         // Before anything starts a thread.
         let signals = SignalInbox.install()
+        let console = try options.console.map { try SupervisingConsole($0, configuration(options)) }
         let level = Logger.Level(rawValue: options.logLevel == "warn" ? "warning" : options.logLevel) ?? .info
         let logger = Logger(label: "quarterdeck") { _ in JSONLogHandler(level: level) }
         let replicaGroup = MultiThreadedEventLoopGroup(numberOfThreads: 1)
@@ -23,8 +25,11 @@ enum ServeRunner {
         let outcome = NIOLockedValueBox<Result<Node, NodeError>?>(nil)
         let started = Completion()
         let configuration = configuration(options)
+        // A console that does not say how things stand is not there any more, and its end is ours.
+        if let console, wait(for: console.hasOrdered, or: signals) { return 130 }
         Task.detached {
-            let environment = NodeEnvironment(clientGroup: clientGroup, replicaGroup: replicaGroup, logger: logger)
+            var environment = NodeEnvironment(clientGroup: clientGroup, replicaGroup: replicaGroup, logger: logger)
+            console?.faults.govern(&environment)
             do throws(NodeError) {
                 let node = try await Node.start(configuration, in: environment)
                 outcome.withLockedValue { $0 = .success(node) }
@@ -46,9 +51,10 @@ enum ServeRunner {
             failure.withLockedValue { $0 = error }
             ended.complete()
         }
-        if wait(for: ended, or: signals) {
+        if wait(for: ended, or: signals, or: console?.hasAskedToStop) {
             logger.info("stopping")
-            Task.detached { await node.stop() }
+            let isAlone = console?.hasAskedToStop.isComplete != true
+            Task.detached { await node.stop(handingOver: isAlone) }
             // A second signal ends the wait for a clean stop.
             if wait(for: ended, or: signals) { return 130 }
         }
@@ -57,11 +63,12 @@ enum ServeRunner {
         return 0
     }
 
-    /// True when a signal to end came first.
-    private static func wait(for completion: Completion, or signals: SignalInbox) -> Bool {
-        var descriptors = [signals.descriptor, completion.descriptor]
+    /// True when a signal to end, or the order to stop, came first.
+    private static func wait(for completion: Completion, or signals: SignalInbox, or order: Completion? = nil) -> Bool {
+        var descriptors = [signals.descriptor, completion.descriptor] + (order.map { [$0.descriptor] } ?? [])
         while !completion.isComplete {
-            _ = qd_wait(&descriptors, 2, 1_000_000_000)
+            _ = qd_wait(&descriptors, Int32(descriptors.count), 1_000_000_000)
+            if order?.isComplete == true { return true }
             if signals.take().contains(where: { [.interrupt, .terminate, .hangUp, .quit].contains($0) }) { return true }
         }
         return false
@@ -86,6 +93,28 @@ enum ServeRunner {
         configuration.options.maxRequestBytes = options.maxRequestBytes
         configuration.options.maxTxnOps = options.maxTxnOps
         return configuration
+    }
+}
+
+/// What a node's process knows of the console that started it.
+private struct SupervisingConsole {
+    /// Here, at the seams of the node, the console's faults act.
+    let faults: NodeFaults
+    /// The first order has come: how links, disk and clock are from the start.
+    let hasOrdered = Completion()
+    let hasAskedToStop = Completion()
+
+    /// - Throws: `ExitCode` when the console has ended already.
+    init(_ console: pid_t, _ configuration: NodeConfiguration) throws {
+        guard Supervision.bind(to: console) else { throw ExitCode(137) }
+        let urls = configuration.initialAdvertisePeerURLs.map(\.description)
+        let faults = NodeFaults(member: Identifiers.member(peerURLs: urls, token: configuration.initialClusterToken))
+        self.faults = faults
+        Supervision.obey { [hasOrdered, hasAskedToStop] order in
+            if let plan = order.plan { faults.obey(plan) }
+            if order.stops == true, !hasAskedToStop.isComplete { hasAskedToStop.complete() }
+            if !hasOrdered.isComplete { hasOrdered.complete() }
+        }
     }
 }
 

@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
@@ -598,6 +599,54 @@ pid_t qd_spawn(char *const arguments[]) {
     return error ? -error : pid;
 }
 
+/// Room for what a program says while nobody reads (we are stopped by ^Z): several minutes of a node's log.
+#define PIPE_BYTES (1 << 20)
+
+pid_t qd_start_child(char *const arguments[], char *const environment[], int *input, int *output) {
+    int in[2] = {-1, -1}, out[2] = {-1, -1};
+    if (input != NULL && pipe2(in, O_CLOEXEC) != 0) return -errno;
+    if (pipe2(out, O_CLOEXEC) != 0) {
+        int error = errno;
+        if (input != NULL) close(in[0]), close(in[1]);
+        return -error;
+    }
+    fcntl(out[1], F_SETPIPE_SZ, PIPE_BYTES);
+    posix_spawnattr_t attributes;
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_init(&attributes);
+    posix_spawn_file_actions_init(&actions);
+    sigset_t none, every;
+    sigemptyset(&none);
+    sigfillset(&every);
+    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawnattr_setsigdefault(&attributes, &every);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID);
+    if (input != NULL) posix_spawn_file_actions_adddup2(&actions, in[0], STDIN_FILENO);
+    else posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO);
+    posix_spawn_file_actions_adddup2(&actions, out[1], STDERR_FILENO);
+    pid_t pid = 0;
+    int error = posix_spawn(&pid, arguments[0], &actions, &attributes, arguments, environment != NULL ? environment : environ);
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attributes);
+    close(out[1]);
+    if (input != NULL) close(in[0]);
+    if (error) {
+        close(out[0]);
+        if (input != NULL) close(in[1]);
+        return -error;
+    }
+    if (input != NULL) *input = in[1];
+    *output = out[0];
+    return pid;
+}
+
+bool qd_end_with_parent(pid_t parent) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    // The parent may have ended before the call.
+    return getppid() == parent;
+}
+
 bool qd_has_ended(pid_t pid, int *status) { return waitpid(pid, status, WNOHANG) == pid; }
 
 bool qd_remove_at_end(const char *path) {
@@ -615,7 +664,9 @@ bool qd_remove_at_end(const char *path) {
     posix_spawn_file_actions_adddup2(&actions, ends[0], STDIN_FILENO);
     posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
     posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
-    char *const arguments[] = {"/bin/sh", "-c", "read -r end; rm -rf -- \"$1\"", "sh", (char *)path, NULL};
+    char *const arguments[] = {"/bin/sh", "-c", 
+                               // Nodes that end at the same moment may still be making files while it removes them.
+                               "read -r end; n=0; while rm -rf -- \"$1\"; [ -e \"$1\" ] && [ $n -lt 50 ]; do n=$((n + 1)); sleep 0.1; done", "sh", (char *)path, NULL};
     pid_t pid = 0;
     int error = posix_spawn(&pid, arguments[0], &actions, &attributes, arguments, environ);
     posix_spawn_file_actions_destroy(&actions);

@@ -133,6 +133,8 @@ public struct ClusterState: Hashable, Codable, Sendable {
     public var connection: ConnectionState
     /// For the header at large sizes: `quarterdeck 0.1`, `etcd 3.5.16`.
     public var serverVersion: String?
+    /// What a playground's nodes are where that is not this program's own process: `processes`, `etcd 3.5.16`.
+    public var engine: String?
     /// In the order to show; keep it stable.
     public var members: [MemberState]
     public var alarms: [Alarm]

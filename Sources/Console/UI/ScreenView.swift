@@ -68,12 +68,12 @@ extension Model {
             left = [Span("◆ ", ink(.accent)), Span("quarterdeck", ink(.headerText, .bold)), Span("   ", ink(.faint))]
             // A playground that was not given a name is called one: say it once.
             if cluster.name != kind { left += [Span(Format.fitted(cluster.name, 24), ink(.headerText)), Span(" ▸ ", ink(.faint))] }
-            left += [Span(kind, ink(.headerText)), Span(" ▸ ", ink(.faint)),
+            left += [Span(kind, ink(.headerText)), Span(cluster.engine.map { " · \($0)" } ?? "", ink(.dim)), Span(" ▸ ", ink(.faint)),
                     Span(cluster.members.isEmpty ? "…" : Format.plural(Int64(cluster.members.count), "node"), ink(.headerText)), Span("   ", ink(.faint)), Span(modeText, modeStyle)]
-            if rect.columns >= 150, let version = cluster.serverVersion { left.append(Span("   \(version)", ink(.dim))) }
+            if rect.columns >= 150, let version = cluster.serverVersion, version != cluster.engine { left.append(Span("   \(version)", ink(.dim))) }
         } else {
             left = [Span("◆ ", ink(.accent)), Span(Format.fitted(cluster.name, 16), ink(.headerText, .bold)),
-                    Span(cluster.name == kind ? " · " : " · \(kind) · ", ink(.dim)), Span(modeText, modeStyle)]
+                    Span(" · " + [cluster.name == kind ? nil : kind, cluster.engine].compactMap(\.self).map { $0 + " · " }.joined(), ink(.dim)), Span(modeText, modeStyle)]
         }
         let end = canvas.spans(left, rect.column, rect.row, width: rect.columns)
 

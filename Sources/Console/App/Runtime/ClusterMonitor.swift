@@ -34,6 +34,8 @@ final class ClusterMonitor: Sendable {
 
     private let client: EtcdClient
     private let host: (any NodeHost)?
+    /// The nodes tell their state themselves; what others would be asked for is not.
+    private let isPushed: Bool
     private let mailbox: Mailbox
     private let state: Mutex<State>
 
@@ -43,7 +45,8 @@ final class ClusterMonitor: Sendable {
         self.mailbox = mailbox
         var cluster = cluster
         cluster.periodMilliseconds = ClusterMonitor.quietMilliseconds
-        if host == nil { cluster.note = "state is asked for, not told: elections show within ±\(ClusterMonitor.quickMilliseconds) ms" }
+        isPushed = cluster.isPushed
+        if !isPushed { cluster.note = "state is asked for, not told: elections show within ±\(ClusterMonitor.quickMilliseconds) ms" }
         state = Mutex(State(tracker: ClusterTracker(cluster, now: Clock.now())))
     }
 
@@ -265,7 +268,7 @@ final class ClusterMonitor: Sendable {
                 let status = try await client.status(options: CallOptions(timeout: .seconds(1), endpoint: endpoint))
                 isDown = false
                 heard(status, member)
-                if host == nil, Clock.now() >= metricsDue {
+                if !isPushed, Clock.now() >= metricsDue {
                     metricsDue = Clock.now().advanced(byMilliseconds: ClusterMonitor.slowPeriodMilliseconds / 2)
                     await readMetrics(member, endpoint)
                 }

@@ -234,12 +234,8 @@ final class ClusterSession: CommandRunner {
         let start = Clock.monotonicNanoseconds()
         monitor.tell(.transferRequested(from: monitor.leaderName(), to: monitor.name(of: member)))
         do {
-            if let host {
-                try await host.transferLeadership(to: member)
-            } else {
-                guard let endpoint = monitor.leaderEndpoint() else { throw NodeHostError("no leader is known to ask") }
-                try await client.moveLeader(to: MemberID(member), options: CallOptions(endpoint: endpoint))
-            }
+            guard let endpoint = monitor.leaderEndpoint() else { throw NodeHostError("no leader is known to ask") }
+            try await client.moveLeader(to: MemberID(member), options: CallOptions(endpoint: endpoint))
             finish(id, .done(revision: nil, detail: "\(monitor.name(of: member)) leads"), since: start)
         } catch {
             finish(id, .failed(ClusterSession.text(of: error)), since: start)
