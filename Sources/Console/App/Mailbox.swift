@@ -13,6 +13,7 @@ final class Mailbox: Sendable {
     }
 
     private let state = Mutex(State())
+    private let listener = Mutex<(@Sendable (DataEvent) -> Void)?>(nil)
     /// Readable while something waits.
     let descriptor: Int32
     private let writingEnd: Int32
@@ -32,7 +33,11 @@ final class Mailbox: Sendable {
         close(writingEnd)
     }
 
+    /// Hears everything that is posted from now on, on whichever thread posts it, and must return at once. nil: no longer.
+    func tap(_ listener: (@Sendable (DataEvent) -> Void)?) { self.listener.withLock { $0 = listener } }
+
     func post(_ event: DataEvent) {
+        listener.withLock { $0 }?(event)
         let mustWake = state.withLock { state in
             if case .cluster = event {
                 if let index = state.clusterIndex {

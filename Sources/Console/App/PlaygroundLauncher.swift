@@ -29,6 +29,8 @@ enum PlaygroundLauncher {
             var replica = ReplicaOptions()
             replica.raft.heartbeatInterval = .milliseconds(Int64(options.heartbeatMilliseconds))
             replica.raft.electionTimeout = .milliseconds(Int64(options.electionMilliseconds))
+            if let count = options.snapshotCount { replica.snapshotCount = UInt64(count) }
+            if let count = options.catchUpEntries { replica.raft.keptEntries = count }
             let names = Dictionary(uniqueKeysWithValues: nodes.map { ($0.id, $0.name) })
             let logger = Logger(label: "quarterdeck") { _ in FunnelLogHandler(funnel, names: names) }
             let cluster = EmbeddedCluster(ports: ports, dataDirectory: directory, token: token, options: replica, logger: logger)

@@ -16,7 +16,7 @@ enum ServeRunner {
     static func run(_ options: ServeOptions) throws -> Int32 {
         // Before anything starts a thread.
         let signals = SignalInbox.install()
-        let console = try options.console.map { try SupervisingConsole($0, configuration(options)) }
+        let console = try options.console.map { try SupervisingConsole($0, Self.configuration(options)) }
         let level = Logger.Level(rawValue: options.logLevel == "warn" ? "warning" : options.logLevel) ?? .info
         let logger = Logger(label: "quarterdeck") { _ in JSONLogHandler(level: level) }
         let replicaGroup = MultiThreadedEventLoopGroup(numberOfThreads: 1)
@@ -89,6 +89,7 @@ enum ServeRunner {
         configuration.options.raft.heartbeatInterval = .milliseconds(Int64(options.heartbeatIntervalMilliseconds))
         configuration.options.raft.electionTimeout = .milliseconds(Int64(options.electionTimeoutMilliseconds))
         configuration.options.snapshotCount = UInt64(options.snapshotCount)
+        configuration.options.raft.keptEntries = options.snapshotCatchUpEntries
         configuration.options.quotaBytes = options.quotaBackendBytes
         configuration.options.maxRequestBytes = options.maxRequestBytes
         configuration.options.maxTxnOps = options.maxTxnOps
