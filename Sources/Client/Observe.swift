@@ -29,6 +29,10 @@ public struct ObservedTime: Sendable, Hashable {
     public var monotonicNanoseconds: Int64
     /// Its wall clock, in microseconds since 1970 (UTC). As wrong as the member's clock is.
     public var wallMicroseconds: Int64
+    public init(monotonicNanoseconds: Int64, wallMicroseconds: Int64) {
+        self.monotonicNanoseconds = monotonicNanoseconds
+        self.wallMicroseconds = wallMicroseconds
+    }
 }
 
 public enum ObservedRole: Sendable, Hashable {

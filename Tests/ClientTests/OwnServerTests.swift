@@ -25,6 +25,47 @@ import Testing
         try await ContractCase.compaction.run(nodes.endpoints)
     }
 
+    @Test func aNodeTellsWhatItsConsensusDoes() async throws {
+        let nodes = try await OwnNodes(1)
+        defer { nodes.stop() }
+        let client = try EtcdClient(endpoints: nodes.endpoints)
+        try await client.put("ready", "yes", options: CallOptions(timeout: .seconds(30)))
+        let endpoint = client.configuration.endpoints[0]
+        var position: ObserverPosition?
+        var events: [ObservedEvent] = []
+        var state: ObservedState?
+        for try await update in client.observe(endpoint) {
+            events += update.events
+            position = update.position
+            state = update.state
+            break
+        }
+        // An observer that comes late is told of the election all the same.
+        let kinds = events.map(\.kind)
+        #expect(kinds.contains(.elected(votes: 1, voters: 1)) && kinds.contains(.roleChanged(.leader)))
+        #expect(kinds.contains { if case .firstCommit = $0 { true } else { false } })
+        let first = try #require(state)
+        #expect(first.role == .leader && first.leader == first.vote && first.term.rawValue >= 1 && first.timerLeft == nil && first.peers.isEmpty)
+        #expect(abs(Int64(Date().timeIntervalSince1970 * 1e6) - first.time.wallMicroseconds) < 30_000_000)
+        // Taken up again it repeats nothing, and tells what is written.
+        try await within(.seconds(20)) {
+            var hasWritten = false
+            for try await update in client.observe(endpoint, after: position) {
+                #expect(update.events.isEmpty && update.missed == 0)
+                if !hasWritten {
+                    hasWritten = true
+                    try await client.put("more", "yes")
+                } else if let state = update.state, state.applied > first.applied {
+                    #expect(state.stages.contains { $0.stage == .quorumWait && $0.buckets.reduce(0) { $0 + $1.count } >= 1 } )
+                    return
+                }
+            }
+        }
+        let error = await failure { for try await _ in client.observe(try Endpoint("127.0.0.1:1")) {} } as? EtcdError
+        #expect(error?.isUnimplemented == false)
+        await client.close()
+    }
+
     @Test func whatIsMissingIsRefusedAsSuch() async throws {
         let nodes = try await OwnNodes(1)
         defer { nodes.stop() }

@@ -44,6 +44,16 @@ import Testing
         }
     }
 
+    @Test func etcdDoesNotTellWhatItsConsensusDoes() async throws {
+        try await withCluster { endpoints in
+            let client = try EtcdClient(endpoints: endpoints)
+            let endpoint = client.configuration.endpoints[0]
+            let error = await failure { for try await _ in client.observe(endpoint) {} } as? EtcdError
+            #expect(error?.isUnimplemented == true, "\(String(describing: error))")
+            await client.close()
+        }
+    }
+
     @Test(.enabled(if: RealEtcd.isWanted)) func aWatchSurvivesARestartOfTheServer() async throws {
         let ports = try await freePorts()
         let first = try RealEtcd(clientPort: ports.0, peerPort: ports.1)

@@ -272,6 +272,42 @@ import Testing
         #expect(effects.sent(to: 2).appends.map(\.entries.count) == [2])
     }
 
+    @Test func roundTripIsThatOfTheHeartbeatThatWasAnswered() {
+        let single = Single()
+        single.lead()
+        func roundTrip(_ peer: UInt64) -> TimeSpan? { single.core.status(includingPeers: true).peers.first { $0.id == member(peer) }?.roundTrip }
+        let first = single.waitForDeadline().sent(to: 2).rounds[0]
+        let second = single.waitForDeadline().sent(to: 2).rounds[0]
+        let third = single.waitForDeadline().sent(to: 2).rounds[0]
+        #expect(roundTrip(2) == nil)
+        // The first was lost, the second took longer than a heartbeat interval.
+        single.wait(.milliseconds(3))
+        single.receive(.heartbeatReply(round: second), from: 2, term: 1)
+        #expect(roundTrip(2) == beat + .milliseconds(3))
+        single.receive(.heartbeatReply(round: third), from: 2, term: 1)
+        #expect(roundTrip(2) == .milliseconds(3))
+        single.receive(.heartbeatReply(round: .none), from: 2, term: 1)
+        #expect(roundTrip(2) == .milliseconds(3))
+        #expect(roundTrip(3) == nil)
+        // It comes after all, much later.
+        single.receive(.heartbeatReply(round: first), from: 3, term: 1)
+        #expect(roundTrip(3) == beat * 2 + .milliseconds(3))
+    }
+
+    @Test func statusTellsTheTimerAndTheWritesUnderWay() {
+        let single = Single()
+        single.receive(.heartbeat(commit: .zero, round: .none), from: 2, term: 1)
+        single.receive(.append(previous: .zero, entries: [entry(1, 1)], commit: .zero), from: 2, term: 1)
+        var status = single.core.status(includingPeers: false)
+        #expect(status.electionDeadline == single.now + status.electionSpan)
+        #expect(status.electionSpan >= T && status.electionSpan < T * 2)
+        // The vote-less term, and the entry: two batches.
+        #expect(status.openWrites == 2)
+        single.sync()
+        status = single.core.status(includingPeers: false)
+        #expect(status.openWrites == 0)
+    }
+
     @Test func idleLeaderTellsTheCommitIndexAtOnce() {
         let single = Single()
         single.lead()

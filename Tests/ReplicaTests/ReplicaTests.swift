@@ -37,6 +37,16 @@ private func elected(_ count: Int, seed: UInt64, configure: (inout ReplicaOption
     }
 }
 
+@Test func requestsThatWaitAreCounted() throws {
+    let (cluster, leader) = try elected(1, seed: 4)
+    #expect(cluster.run(for: second) { leader.replica!.status().pendingRequests == 0 })
+    let put = cluster.put(leader.id, "a", "1")
+    #expect(cluster.run(for: second) { leader.replica!.status().pendingRequests == 1 })
+    #expect(cluster.run(for: second) { leader.answers[put] != nil && leader.replica!.status().pendingRequests == 0 })
+    let progress = leader.replica!.progress
+    #expect(progress.isLeader && progress.applied == progress.commit && progress.last >= progress.commit)
+}
+
 @Test func everyMemberPublishesItsNameAndClientURLs() throws {
     let (cluster, _) = try elected(3, seed: 3)
     try #require(cluster.run(for: .seconds(5)) {

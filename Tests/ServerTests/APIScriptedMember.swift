@@ -50,6 +50,19 @@ final class ScriptedMember: ReplicaPort, @unchecked Sendable {
     var events: [ReplicaEvent] { log.withLockedValue { $0 } }
     var batchSizes: [Int] { batches.withLockedValue { $0 } }
 
+    /// Loops that have observers now.
+    var observingLoops: Set<UInt8> { observing.withLockedValue { $0 } }
+    private let observing = NIOLockedValueBox<Set<UInt8>>([])
+    func setObserving(_ port: any ClientLoopPort, _ isObserving: Bool) {
+        let number = port.number
+        observing.withLockedValue { if isObserving { $0.insert(number) } else { $0.remove(number) } }
+    }
+    func tell(_ news: ObserverNews) {
+        var delivery = ReplicaDelivery()
+        delivery.observed = news
+        for number in observingLoops { deliver(delivery, to: number) }
+    }
+
     func attach(_ port: any ClientLoopPort) { loop.execute { self.ports[port.number] = port } }
     func detach(_ port: any ClientLoopPort) { loop.execute { self.ports[port.number] = nil } }
     var attached: Int { get async throws { try await loop.submit { self.ports.count }.get() } }
@@ -58,7 +71,7 @@ final class ScriptedMember: ReplicaPort, @unchecked Sendable {
         try await loop.submit { self.script = script }.get()
     }
 
-    func post(_ events: [ReplicaEvent]) {
+    func post(_ events: [ReplicaEvent], _ arrival: RequestArrival? = nil) {
         log.withLockedValue { $0 += events }
         batches.withLockedValue { $0.append(events.count) }
         loop.execute { for event in events { self.take(event) } }

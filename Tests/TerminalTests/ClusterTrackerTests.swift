@@ -1,3 +1,5 @@
+import Client
+import Server
 import Testing
 import UI
 @testable import quarterdeck
@@ -7,7 +9,13 @@ import UI
 
     private static func playground() -> ClusterTracker {
         let members = [1, 2, 3].map { MemberState(id: $0, name: "n\($0)", endpoint: "127.0.0.1:\($0)2379") }
-        return ClusterTracker(ClusterState(name: "p", kind: .playground, members: members), now: at(0))
+        var tracker = ClusterTracker(ClusterState(name: "p", kind: .playground, members: members), now: at(0))
+        for node in 1...3 as ClosedRange<UInt64> {
+            tracker.heard(event(node, .process(.running), 1))
+            tracker.streamOpened(node, at: at(2))
+        }
+        _ = tracker.takeEvents()
+        return tracker
     }
 
     private static func attached() -> ClusterTracker {
@@ -20,6 +28,14 @@ import UI
         NodeEvent(node: node, atMilliseconds: at(milliseconds).milliseconds, kind: kind)
     }
 
+    private static func raft(_ node: UInt64, _ kind: RaftEvent.Kind, term: UInt64, _ milliseconds: Int64) -> RaftEvent {
+        RaftEvent(node: node, atMicroseconds: at(milliseconds).milliseconds * 1_000, term: term, kind: kind)
+    }
+
+    private static func sample(_ node: UInt64, _ role: MemberState.Role, term: UInt64, leader: UInt64 = 0, _ milliseconds: Int64) -> NodeSample {
+        NodeSample(node: node, atMicroseconds: at(milliseconds).milliseconds * 1_000, role: role, term: term, leader: leader, commit: 10, applied: 9, lastIndex: 11)
+    }
+
     private static func status(_ member: UInt64, leader: UInt64, term: UInt64) -> ClusterTracker.StatusAnswer {
         .init(member: member, leader: leader, term: term, raftIndex: 10, appliedIndex: 10, revision: 5, version: "3.5.16", databaseBytes: 1, databaseInUseBytes: 1,
               isLearner: false, latencyMicroseconds: 300)
@@ -27,9 +43,8 @@ import UI
 
     @Test func failoverOfAPlaygroundReadsAsOneElectionWithItsGap() {
         var tracker = Self.playground()
-        for node in 1...3 as ClosedRange<UInt64> { tracker.heard(Self.event(node, .process(.running), 1)) }
-        tracker.heard(Self.event(1, .raft(role: .leader, term: 2, leader: 1), 300))
-        tracker.heard(Self.event(1, .firstCommit(term: 2), 310))
+        tracker.heard(Self.raft(1, .roleChanged(.leader), term: 2, 300))
+        tracker.heard(Self.raft(1, .firstCommit(index: 1), term: 2, 310))
         let start = tracker.takeEvents()
         #expect(start.map(\.kind) == [
             .elected(leader: "n1", previous: nil, fromTerm: nil, term: 2, unavailableMilliseconds: nil, toleranceMilliseconds: nil),
@@ -39,13 +54,18 @@ import UI
         #expect(tracker.state.leader?.name == "n1")
 
         tracker.willChange(1)
-        tracker.heard(Self.event(1, .lastCommit(term: 2, atMilliseconds: Self.at(5_000).milliseconds), 5_010))
-        tracker.heard(Self.event(1, .process(.dead(reason: "killed")), 5_010))
+        tracker.heard(Self.event(1, .process(.dead(reason: "killed")), 5_000))
+        tracker.streamEnded(1, at: Self.at(5_010))
         #expect(tracker.state.leader == nil)
-        tracker.heard(Self.event(3, .raft(role: .preCandidate, term: 2, leader: 0), 6_000))
-        tracker.heard(Self.event(3, .raft(role: .candidate, term: 3, leader: 0), 6_010))
-        tracker.heard(Self.event(3, .raft(role: .leader, term: 3, leader: 3), 6_020))
-        tracker.heard(Self.event(3, .firstCommit(term: 3), 6_040))
+        // What the dead one said before does not bring it back.
+        tracker.heard([Self.sample(1, .leader, term: 2, leader: 1, 5_000)], at: Self.at(5_020))
+        #expect(tracker.state.leader == nil)
+        tracker.heard(Self.raft(3, .electionTimeout(afterMicroseconds: 950_000), term: 2, 6_000))
+        tracker.heard(Self.raft(3, .roleChanged(.preCandidate), term: 2, 6_000))
+        tracker.heard(Self.raft(3, .roleChanged(.candidate), term: 3, 6_010))
+        tracker.heard(Self.raft(3, .roleChanged(.leader), term: 3, 6_020))
+        tracker.heard(Self.raft(2, .leaderChanged(leader: 3), term: 3, 6_021))
+        tracker.heard(Self.raft(3, .firstCommit(index: 7), term: 3, 6_040))
         let events = tracker.takeEvents()
         #expect(events.map(\.kind) == [
             .memberDown(member: "n1", reason: "killed", byYou: true, wasLeader: true),
@@ -57,39 +77,103 @@ import UI
         #expect(tracker.state.leader?.name == "n3")
     }
 
-    @Test func sampleOlderThanTheNewsDoesNotBringAnOldLeaderBack() {
+    @Test func aLeaderThatHungUnnoticedCountsFromItsLastSign() {
         var tracker = Self.playground()
-        tracker.heard(Self.event(2, .process(.running), 1))
-        tracker.heard(Self.event(2, .raft(role: .leader, term: 4, leader: 2), 100))
-        tracker.heard(Self.event(2, .raft(role: .follower, term: 5, leader: 3), 200))
+        tracker.heard(Self.raft(1, .roleChanged(.leader), term: 2, 300))
         _ = tracker.takeEvents()
-        var old = NodeStatus(id: 2, process: .running, role: .leader, term: 4, leader: 2, commitIndex: 9, appliedIndex: 9, lastIndex: 9, databaseBytes: 0,
-                             databaseInUseBytes: 0, revision: 3, fsyncP99Microseconds: nil, startedAtMilliseconds: 1, sampledAtMilliseconds: 2)
-        tracker.heard([old], at: Self.at(210))
-        #expect(tracker.state.members[1].role == .follower)
-        #expect(tracker.takeEvents().isEmpty)
-        old.term = 5
-        old.role = .follower
-        tracker.heard([old], at: Self.at(900))
-        #expect(tracker.takeEvents().isEmpty)
+        tracker.heard(Self.raft(2, .electionTimeout(afterMicroseconds: 1_000_000), term: 2, 5_000))
+        tracker.heard(Self.raft(2, .roleChanged(.leader), term: 3, 5_010))
+        tracker.heard(Self.raft(2, .firstCommit(index: 7), term: 3, 5_020))
+        #expect(tracker.takeEvents().last?.kind
+            == .elected(leader: "n2", previous: "n1", fromTerm: 2, term: 3, unavailableMilliseconds: 1_020, toleranceMilliseconds: nil))
     }
 
-    @Test func sampleTakenJustBeforeTheElectionTellsNoCandidacyAfterIt() {
+    @Test func aHandOverCountsFromItsStartAndIsNoLoss() {
         var tracker = Self.playground()
-        tracker.heard(Self.event(2, .process(.running), 1))
-        tracker.heard(Self.event(2, .raft(role: .candidate, term: 2, leader: 0), 100))
-        tracker.heard(Self.event(2, .raft(role: .leader, term: 2, leader: 2), 110))
+        tracker.heard(Self.raft(1, .roleChanged(.leader), term: 2, 300))
         _ = tracker.takeEvents()
-        let old = NodeStatus(id: 2, process: .running, role: .candidate, term: 2, leader: 0, commitIndex: 9, appliedIndex: 9, lastIndex: 9, databaseBytes: 0,
-                             databaseInUseBytes: 0, revision: 3, fsyncP99Microseconds: nil, startedAtMilliseconds: 1, sampledAtMilliseconds: 2)
-        tracker.heard([old], at: Self.at(120))
+        tracker.heard(Self.raft(1, .transferStarted(to: 2), term: 2, 5_000))
+        tracker.heard(Self.raft(1, .roleChanged(.follower), term: 3, 5_003))
+        tracker.heard(Self.raft(2, .roleChanged(.leader), term: 3, 5_004))
+        tracker.heard(Self.raft(2, .firstCommit(index: 7), term: 3, 5_006))
+        #expect(tracker.takeEvents().map(\.kind) == [
+            .elected(leader: "n2", previous: "n1", fromTerm: 2, term: 3, unavailableMilliseconds: nil, toleranceMilliseconds: nil),
+            .elected(leader: "n2", previous: "n1", fromTerm: 2, term: 3, unavailableMilliseconds: 6, toleranceMilliseconds: nil),
+        ])
+    }
+
+    @Test func stateOfANodeSetsTheFiguresAndFindsTheLeaderWhereNoEventDid() {
+        var tracker = Self.playground()
+        tracker.heard([Self.sample(2, .leader, term: 4, leader: 2, 100), Self.sample(3, .follower, term: 4, leader: 2, 101)], at: Self.at(120))
         #expect(tracker.state.leader?.name == "n2")
+        #expect(tracker.state.members[2].role == .follower)
+        #expect(tracker.state.members[2].commit == 10 && tracker.state.members[2].applied == 9 && tracker.state.members[2].lastIndex == 11)
+        #expect(tracker.state.members[2].sampledAt == Self.at(120))
+    }
+
+    @Test func logWritesOfTheLastSecondsMakeThePercentile() {
+        var tracker = Self.playground()
+        var fast = Self.sample(2, .follower, term: 4, 100), slow = fast
+        var histogram = LatencyHistogram()
+        histogram.record(microseconds: 900)
+        fast.stages = [StageLatency(stage: .logWrite, histogram: histogram)]
+        histogram = LatencyHistogram()
+        histogram.record(microseconds: 90_000)
+        slow.stages = [StageLatency(stage: .logWrite, histogram: histogram)]
+        tracker.heard([slow], at: Self.at(100))
+        tracker.heard([fast], at: Self.at(200))
+        #expect(tracker.state.members[1].fsyncMicroseconds.map { $0 >= 90_000 } == true)
+        tracker.heard([fast], at: Self.at(20_000))
+        #expect(tracker.state.members[1].fsyncMicroseconds.map { $0 < 1_200 } == true)
+    }
+
+    @Test func whatHappenedBeforeTheConsoleIsNoNews() {
+        var tracker = Self.playground()
+        tracker.heard(Self.raft(1, .roleChanged(.candidate), term: 2, -60_000))
+        tracker.heard(Self.raft(1, .roleChanged(.leader), term: 2, -59_990))
         #expect(tracker.takeEvents().isEmpty)
+        #expect(tracker.state.leader == nil)
+    }
+
+    @Test func attachedToOurOwnNodesElectionsAreExactAndStatusGuessesNothing() {
+        var tracker = Self.attached()
+        #expect(!tracker.state.isPushed)
+        for node in 1...3 as ClosedRange<UInt64> { tracker.streamOpened(node, at: Self.at(5)) }
+        #expect(tracker.state.isPushed)
+        tracker.heard([Self.sample(1, .leader, term: 2, leader: 1, 6)], at: Self.at(7))
+        #expect(tracker.takeEvents().isEmpty)
+        #expect(tracker.state.leader?.name == "e1")
+        tracker.streamEnded(1, at: Self.at(1_000))
+        tracker.missed(1, reason: "connection refused", isRefusal: true, at: Self.at(1_050))
+        tracker.heard(Self.status(2, leader: 3, term: 3), at: Self.at(1_990), toleranceMilliseconds: 250)
+        tracker.heard(Self.raft(3, .roleChanged(.leader), term: 3, 2_000))
+        tracker.heard(Self.raft(3, .firstCommit(index: 9), term: 3, 2_004))
+        let events = tracker.takeEvents()
+        #expect(events.map(\.kind) == [
+            .memberDown(member: "e1", reason: "connection refused", byYou: false, wasLeader: true),
+            .elected(leader: "e3", previous: "e1", fromTerm: 2, term: 3, unavailableMilliseconds: nil, toleranceMilliseconds: nil),
+            .elected(leader: "e3", previous: "e1", fromTerm: 2, term: 3, unavailableMilliseconds: 1_004, toleranceMilliseconds: nil),
+        ])
+        tracker.streamOpened(1, at: Self.at(3_000))
+        #expect(tracker.takeEvents().map(\.kind) == [.memberUp(member: "e1", afterMilliseconds: 2_000)])
+    }
+
+    @Test func aPlaygroundOfRealEtcdIsAskedForWhoLeads() {
+        var tracker = Self.playground()
+        for node in 1...3 as ClosedRange<UInt64> { tracker.hasNoStream(node) }
+        #expect(!tracker.state.isPushed)
+        for node in 1...3 as ClosedRange<UInt64> { tracker.heard(Self.status(node, leader: 1, term: 2), at: Self.at(100), toleranceMilliseconds: 250) }
+        #expect(tracker.state.leader?.name == "n1")
+        tracker.heard(Self.event(1, .process(.dead(reason: "killed")), 1_000))
+        tracker.heard(Self.status(1, leader: 1, term: 2), at: Self.at(1_001), toleranceMilliseconds: 250)
+        #expect(tracker.state.leader == nil)
+        tracker.heard(Self.status(2, leader: 3, term: 3), at: Self.at(2_500), toleranceMilliseconds: 250)
+        #expect(tracker.takeEvents().last?.kind
+            == .elected(leader: "n3", previous: "n1", fromTerm: 2, term: 3, unavailableMilliseconds: 1_500, toleranceMilliseconds: 250))
     }
 
     @Test func restartTellsHowLongANodeWasAway() {
         var tracker = Self.playground()
-        tracker.heard(Self.event(2, .process(.running), 1))
         tracker.heard(Self.event(2, .process(.dead(reason: "disk full")), 1_000))
         tracker.heard(Self.event(2, .process(.starting), 3_000))
         tracker.heard(Self.event(2, .process(.running), 3_500))
@@ -100,7 +184,6 @@ import UI
 
     @Test func pausedAndIsolatedNodesAreToldOnce() {
         var tracker = Self.playground()
-        tracker.heard(Self.event(2, .process(.running), 1))
         tracker.heard(Self.event(2, .process(.paused), 10))
         tracker.heard(Self.event(2, .process(.paused), 11))
         tracker.heard(Self.event(2, .process(.running), 20))
@@ -143,6 +226,37 @@ import UI
         tracker.setConnected(false, reason: "refused", at: Self.at(2_000))
         tracker.setConnected(true, reason: "", at: Self.at(5_000))
         #expect(tracker.takeEvents().map(\.kind) == [.note("no endpoint answers: refused", isBad: true), .note("connected again after 4 s", isBad: false)])
+    }
+}
+
+@Suite struct StageBucketTests {
+    @Test func bucketsOfTheNodesAreThoseOfTheScreen() { #expect(StageHistogram.bounds == LatencyHistogram.fineBounds) }
+}
+
+@Suite struct ClockCorrectionTests {
+    private func time(_ monotonic: Int64, _ wall: Int64) -> ObservedTime {
+        ObservedTime(monotonicNanoseconds: monotonic * 1_000_000, wallMicroseconds: wall * 1_000)
+    }
+
+    @Test func aClockThatIsRightIsLeftAlone() {
+        var clock = ClockCorrection()
+        #expect(clock.correction(of: time(1_000, 50_000), receivedMicroseconds: 50_001_000) == 0)
+        // Late, since this process was busy.
+        #expect(clock.correction(of: time(1_100, 50_100), receivedMicroseconds: 50_900_000) == 0)
+        #expect(clock.correction(of: time(2_100, 51_100), receivedMicroseconds: 51_101_000) == 0)
+    }
+
+    @Test func aClockThatIsWrongIsSetRight() {
+        var clock = ClockCorrection()
+        #expect(clock.correction(of: time(1_000, 50_000), receivedMicroseconds: 50_001_000) == 0)
+        // It leaps by an hour and back.
+        #expect(clock.correction(of: time(1_100, 3_650_100), receivedMicroseconds: 50_102_000) == -3_599_999_000)
+        #expect(clock.correction(of: time(1_200, 50_200), receivedMicroseconds: 50_201_000) == 0)
+        // It is slow.
+        var slow = ClockCorrection()
+        #expect(slow.correction(of: time(1_000, 40_000), receivedMicroseconds: 50_002_000) == 10_002_000)
+        #expect(slow.correction(of: time(1_100, 40_100), receivedMicroseconds: 50_101_000) == 10_001_000)
+        #expect(slow.correction(of: time(1_200, 40_200), receivedMicroseconds: 50_700_000) == 10_001_000)
     }
 }
 

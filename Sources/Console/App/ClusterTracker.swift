@@ -1,7 +1,9 @@
 import UI
 
-/// Turns what is heard of a cluster (answers to Status, their absence, news of nodes that this process runs) into the state and the
-/// events that people see. A value without clock or I/O: every call carries its time.
+/// Turns what is heard of a cluster (what nodes tell of their consensus, answers to Status and their absence, the processes of nodes
+/// that this console runs) into the state and the events that people see. A value without clock or I/O: every call carries its time.
+///
+/// Who leads comes from the members' own streams. Only where a member has none (real etcd) does its Status count.
 struct ClusterTracker {
     /// An answer to Status, from any server.
     struct StatusAnswer: Hashable {
@@ -25,27 +27,39 @@ struct ClusterTracker {
     /// Figures change: poll more often.
     private(set) var unstableUntil: Moment
 
+    /// What happened before the console was there is no news.
+    private let begin: Moment
+    /// The processes are told by their owner, and with them who is up and who is not.
+    private let isHosted: Bool
+    /// Members that tell their consensus now, and those that cannot.
+    private var streaming: Set<UInt64> = []
+    private var silent: Set<UInt64> = []
+    private var brokenAt: [UInt64: Moment] = [:]
+    /// Log writes of the last seconds, for their percentile.
+    private var logWrites: [UInt64: [(at: Moment, histogram: LatencyHistogram)]] = [:]
+
     /// The newest leadership known.
     private var leader: (id: UInt64, name: String, term: UInt64, since: Moment)?
-    /// When the present leadership's predecessor was last known to commit.
-    private var lastCommit: [UInt64: Moment] = [:]
-    /// The leader's loss noticed: when writes stopped at the latest.
+    /// Since when the leader cannot commit, as far as is known.
     private var lossNoticed: Moment?
+    /// An event has said so.
+    private var isLossTold = false
     /// Elections whose first commit is awaited, by term.
     private var awaited: [UInt64: (event: ClusterEvent, gapStart: Moment?)] = [:]
     private var failures: [UInt64: Int] = [:]
     private var downSince: [UInt64: Moment] = [:]
-    /// When a member last told its role itself. Samples are published from time to time and may be older than that.
-    private var lastNews: [UInt64: Moment] = [:]
     /// What the person did, so that its effect is told as theirs.
     private var ownDoing: Set<UInt64> = []
 
     init(_ state: ClusterState, now: Moment) {
         self.state = state
+        begin = now
+        isHosted = state.kind == .playground
         unstableUntil = now.advanced(byMilliseconds: 5_000)
     }
 
-    private static let sampleLagMilliseconds: Int64 = 500
+    /// Over which time the percentile of log writes is taken.
+    private static let logWriteSpanMilliseconds: Int64 = 10_000
     /// How long after anything of note the cluster is polled quickly.
     private static let unrestMilliseconds: Int64 = 5_000
 
@@ -89,34 +103,20 @@ struct ClusterTracker {
     mutating func heard(_ answer: StatusAnswer, at now: Moment, toleranceMilliseconds: Int64?) {
         guard let index = index(answer.member) else { return }
         failures[answer.member] = 0
-        let wasDown: Bool
-        switch state.members[index].health {
-        case .down: wasDown = true
-        default: wasDown = false
-        }
         state.members[index].version = answer.version
         state.members[index].latencyMicroseconds = answer.latencyMicroseconds
         state.revision = max(state.revision ?? 0, answer.revision)
-        // Our own nodes tell their state themselves, sooner and better.
-        if state.isPushed { return }
-        // An answer that a node gave before it died.
-        if isHosted, wasDown { return }
-        if wasDown {
-            tell(.memberUp(member: state.members[index].name, afterMilliseconds: downSince[answer.member].map { now - $0 }), at: now)
-            downSince[answer.member] = nil
-        }
-        switch state.members[index].health {
-        // Who started a node knows better what state its process is in.
-        case .paused, .isolated: break
-        case .starting, .up, .down: state.members[index].health = .up
-        }
+        state.members[index].dbSizeBytes = answer.databaseBytes
+        state.members[index].dbSizeInUseBytes = answer.databaseInUseBytes
+        if !isHosted { isUp(index, at: now) }
+        // Our own nodes tell the rest themselves, sooner and better; in between nothing is guessed.
+        if streaming.contains(answer.member) || state.isPushed { return }
+        if isHosted, !state.members[index].isUp { return }
         if state.members[index].applied != answer.appliedIndex { unstableUntil = max(unstableUntil, now.advanced(byMilliseconds: 2_000)) }
         state.members[index].term = answer.term
         // Status tells the newest entry that the member knows; real etcd reports its commit index so.
         state.members[index].commit = answer.raftIndex
         state.members[index].applied = answer.appliedIndex
-        state.members[index].dbSizeBytes = answer.databaseBytes
-        state.members[index].dbSizeInUseBytes = answer.databaseInUseBytes
         state.members[index].sampledAt = now
         state.members[index].role = answer.isLearner ? .learner : answer.leader == answer.member ? .leader : answer.leader == 0 ? .unknown : .follower
         if answer.leader == answer.member {
@@ -127,10 +127,17 @@ struct ClusterTracker {
             }
         } else if answer.leader != 0, (leader?.term ?? 0) < answer.term, self.index(answer.leader) != nil {
             lead(answer.leader, term: answer.term, at: now, tolerance: toleranceMilliseconds)
-        } else if answer.leader == 0, leader?.term ?? 0 <= answer.term, let old = leader, lossNoticed == nil {
-            lossNoticed = now
-            tell(.leaderLost(previous: old.name, term: old.term), at: now)
+        } else if answer.leader == 0, leader?.term ?? 0 <= answer.term {
+            tellLoss(at: now)
         }
+    }
+
+    private mutating func isUp(_ index: Int, at now: Moment) {
+        if case .down = state.members[index].health {
+            let id = state.members[index].id
+            tell(.memberUp(member: state.members[index].name, afterMilliseconds: downSince.removeValue(forKey: id).map { now - $0 }), at: now)
+        }
+        state.members[index].health = .up
     }
 
     /// No answer. One refusal is proof (nobody listens); silence needs a second time.
@@ -138,20 +145,20 @@ struct ClusterTracker {
         guard let index = index(id) else { return }
         failures[id, default: 0] += 1
         state.members[index].latencyMicroseconds = nil
-        if state.isPushed || isHosted { return }
+        if isHosted { return }
         guard isRefusal || failures[id]! >= 2 else { return }
-        fell(index, reason: reason, at: now)
+        fell(index, reason: reason, at: now, since: brokenAt[id] ?? now)
     }
 
-    private mutating func fell(_ index: Int, reason: String, at now: Moment) {
+    private mutating func fell(_ index: Int, reason: String, at now: Moment, since: Moment) {
         let member = state.members[index]
         if case .down = member.health { return }
         let wasLeader = leader?.id == member.id && member.role == .leader
-        state.members[index].health = .down(since: now, reason: reason)
+        state.members[index].health = .down(since: since, reason: reason)
         state.members[index].role = .unknown
         state.members[index].latencyMicroseconds = nil
-        downSince[member.id] = now
-        if wasLeader, lossNoticed == nil { lossNoticed = now }
+        downSince[member.id] = since
+        if wasLeader { noticeLoss(since, isTold: true) }
         tell(.memberDown(member: member.name, reason: reason, byYou: ownDoing.remove(member.id) != nil, wasLeader: wasLeader), at: now)
     }
 
@@ -184,54 +191,107 @@ struct ClusterTracker {
 
     mutating func setMetrics(_ id: UInt64, fsyncMicroseconds: Int?, startedAt: Moment?) {
         guard let index = index(id) else { return }
-        state.members[index].fsyncMicroseconds = fsyncMicroseconds
+        if !streaming.contains(id) { state.members[index].fsyncMicroseconds = fsyncMicroseconds }
         if let startedAt { state.members[index].startedAt = startedAt }
     }
 
     // MARK: Told by our own nodes
 
-    mutating func heard(_ statuses: [NodeStatus], at now: Moment) {
-        for status in statuses {
-            guard let index = index(status.id) else { continue }
-            if status.isProcessOnly {
-                state.members[index].startedAt = status.startedAtMilliseconds > 0 ? Moment(milliseconds: status.startedAtMilliseconds) : nil
-                process(status.process, index, at: now)
-                if !isRunning(status.process) {
-                    state.members[index].commit = nil
-                    state.members[index].applied = nil
-                }
-                continue
-            }
-            if state.members[index].applied != status.appliedIndex { unstableUntil = max(unstableUntil, now.advanced(byMilliseconds: 2_000)) }
-            state.revision = max(state.revision ?? 0, status.revision)
-            if status.sampledAtMilliseconds > 0 { state.members[index].sampledAt = Moment(milliseconds: status.sampledAtMilliseconds) }
-            state.members[index].startedAt = status.startedAtMilliseconds > 0 ? Moment(milliseconds: status.startedAtMilliseconds) : nil
-            // A dead node has no figures; the size of its database stays as it was.
-            if status.databaseBytes > 0 {
-                state.members[index].dbSizeBytes = status.databaseBytes
-                state.members[index].dbSizeInUseBytes = status.databaseInUseBytes
-            }
-            state.members[index].fsyncMicroseconds = status.fsyncP99Microseconds
-            guard isRunning(status.process) else {
-                process(status.process, index, at: now)
-                state.members[index].commit = nil
-                state.members[index].applied = nil
-                state.members[index].lastIndex = nil
-                continue
-            }
-            process(status.process, index, at: now)
-            state.members[index].commit = status.commitIndex
-            state.members[index].applied = status.appliedIndex
-            state.members[index].lastIndex = status.lastIndex
-            if let news = lastNews[status.id], now - news < ClusterTracker.sampleLagMilliseconds { continue }
-            raft(index, role: status.role, term: status.term, at: now)
+    /// The member's stream runs: its first word is there.
+    mutating func streamOpened(_ id: UInt64, at now: Moment) {
+        guard let index = index(id) else { return }
+        streaming.insert(id)
+        silent.remove(id)
+        brokenAt[id] = nil
+        failures[id] = 0
+        if !isHosted { isUp(index, at: now) }
+        state.isPushed = silent.isEmpty
+    }
+
+    /// The stream broke; it may come back.
+    mutating func streamEnded(_ id: UInt64, at now: Moment) {
+        if streaming.remove(id) != nil { brokenAt[id] = now }
+    }
+
+    /// The member does not tell its consensus: real etcd.
+    mutating func hasNoStream(_ id: UInt64) {
+        streaming.remove(id)
+        silent.insert(id)
+        state.isPushed = false
+    }
+
+    /// The latest states, each of another member.
+    mutating func heard(_ samples: [NodeSample], at now: Moment) {
+        for sample in samples {
+            guard let index = index(sample.node), streaming.contains(sample.node), isRunning(index) else { continue }
+            if state.members[index].applied != sample.applied { unstableUntil = max(unstableUntil, now.advanced(byMilliseconds: 2_000)) }
+            state.members[index].sampledAt = now
+            state.members[index].commit = sample.commit
+            state.members[index].applied = sample.applied
+            state.members[index].lastIndex = sample.lastIndex
+            raft(index, role: sample.role, term: sample.term, at: Moment(milliseconds: sample.atMicroseconds / 1_000))
+            follows(sample.node, leader: sample.leader, term: sample.term, at: Moment(milliseconds: sample.atMicroseconds / 1_000))
+            if let writes = sample.stages.first(where: { $0.stage == .logWrite })?.histogram { wrote(index, writes, at: now) }
         }
     }
 
-    private func isRunning(_ process: NodeProcessState) -> Bool {
-        switch process {
-        case .running, .paused, .isolated: true
-        case .starting, .dead: false
+    private mutating func wrote(_ index: Int, _ histogram: LatencyHistogram, at now: Moment) {
+        var recent = logWrites[state.members[index].id] ?? []
+        recent.removeAll { now - $0.at > ClusterTracker.logWriteSpanMilliseconds }
+        recent.append((now, histogram))
+        logWrites[state.members[index].id] = recent
+        var sum = LatencyHistogram()
+        for (_, part) in recent { sum.add(part) }
+        state.members[index].fsyncMicroseconds = sum.quantile(0.99)
+    }
+
+    mutating func heard(_ event: RaftEvent) {
+        guard let index = index(event.node), event.at >= begin, isRunning(index) else { return }
+        switch event.kind {
+        case .roleChanged(let role): raft(index, role: role, term: event.term, at: event.at)
+        case .leaderChanged(let leader): follows(event.node, leader: leader, term: event.term, at: event.at)
+        case .firstCommit: firstCommit(event.term, at: event.at)
+        case .electionTimeout(let after):
+            // Nothing was heard of the leader for so long: it may have stood still, or hung.
+            if let leader, leader.term == event.term { noticeLoss(event.at.advanced(byMilliseconds: -after / 1_000), isTold: false) }
+        case .leaderConnectionLost(let lost): if let leader, leader.id == lost, leader.term == event.term { noticeLoss(event.at, isTold: false) }
+        // It takes no proposals from here on.
+        case .transferStarted: if leader?.id == event.node { noticeLoss(event.at, isTold: true) }
+        case .transferAborted: if leader?.id == event.node { (lossNoticed, isLossTold) = (nil, false) }
+        default: break
+        }
+    }
+
+    /// A node that its owner says is dead has nothing to tell; what still arrives is from before.
+    private func isRunning(_ index: Int) -> Bool {
+        if isHosted, case .down = state.members[index].health { false } else { true }
+    }
+
+    /// A member knows another one as leader. Those with a stream say so themselves.
+    private mutating func follows(_ id: UInt64, leader known: UInt64, term: UInt64, at now: Moment) {
+        guard known != id else { return }
+        if known == 0 {
+            if let leader, leader.term <= term, !streaming.contains(leader.id) { tellLoss(at: now) }
+        } else if !streaming.contains(known), index(known) != nil {
+            lead(known, term: term, at: now, tolerance: nil)
+        }
+    }
+
+    // MARK: Told by their owner
+
+    mutating func heard(_ statuses: [NodeStatus], at now: Moment) {
+        for status in statuses {
+            guard let index = index(status.id) else { continue }
+            state.members[index].startedAt = status.startedAtMilliseconds > 0 ? Moment(milliseconds: status.startedAtMilliseconds) : nil
+            process(status.process, index, at: now)
+            switch status.process {
+            case .running, .paused, .isolated: break
+            // The size of its database stays as it was.
+            case .starting, .dead:
+                state.members[index].commit = nil
+                state.members[index].applied = nil
+                state.members[index].lastIndex = nil
+            }
         }
     }
 
@@ -240,11 +300,6 @@ struct ClusterTracker {
         let at = Moment(milliseconds: event.atMilliseconds)
         switch event.kind {
         case .process(let process): self.process(process, index, at: at)
-        case .raft(let role, let term, _):
-            lastNews[event.node] = max(lastNews[event.node] ?? at, at)
-            raft(index, role: role, term: term, at: at)
-        case .firstCommit(let term): firstCommit(term, at: at)
-        case .lastCommit(let term, let milliseconds): lastCommit[term] = Moment(milliseconds: milliseconds)
         case .log: break
         }
     }
@@ -254,7 +309,7 @@ struct ClusterTracker {
         switch (process, member.health) {
         case (.dead(let reason), .down(let since, let old)):
             if reason != old { state.members[index].health = .down(since: since, reason: reason) }
-        case (.dead(let reason), _): fell(index, reason: reason, at: now)
+        case (.dead(let reason), _): fell(index, reason: reason, at: now, since: now)
         case (.starting, .starting): break
         case (.starting, _): state.members[index].health = .starting
         case (.running, .up): break
@@ -271,57 +326,61 @@ struct ClusterTracker {
         case (.paused, .paused): break
         case (.paused, _):
             state.members[index].health = .paused(since: now)
-            if leader?.id == member.id, lossNoticed == nil { lossNoticed = now }
+            if leader?.id == member.id { noticeLoss(now, isTold: true) }
             tell(.paused(member: member.name), at: now)
         case (.isolated, .isolated): break
         case (.isolated, _):
             state.members[index].health = .isolated(since: now)
-            if leader?.id == member.id, lossNoticed == nil { lossNoticed = now }
+            if leader?.id == member.id { noticeLoss(now, isTold: true) }
             tell(.isolated(member: member.name), at: now)
         }
     }
 
-    private mutating func raft(_ index: Int, role: NodeRole, term: UInt64, at now: Moment) {
+    private mutating func raft(_ index: Int, role: MemberState.Role, term: UInt64, at now: Moment) {
         let member = state.members[index]
-        // News and samples may cross: a node's term never goes back.
+        // A member's term never goes back.
         if let known = member.term, term < known { return }
-        let new: MemberState.Role = switch role {
-        case .follower: .follower
-        case .preCandidate: .preCandidate
-        case .candidate: .candidate
-        case .leader: .leader
-        case .learner: .learner
-        }
         state.members[index].term = term
-        guard new != member.role || term != member.term else { return }
-        state.members[index].role = new
-        switch new {
+        guard role != member.role || term != member.term else { return }
+        state.members[index].role = role
+        switch role {
         case .leader: lead(member.id, term: term, at: now, tolerance: nil)
         case .preCandidate, .candidate:
-            if new != member.role { tell(.campaign(member: member.name, term: new == .preCandidate ? term + 1 : term, isPreVote: new == .preCandidate), at: now) }
+            if role != member.role { tell(.campaign(member: member.name, term: role == .preCandidate ? term + 1 : term, isPreVote: role == .preCandidate), at: now) }
         case .follower, .learner, .unknown: break
         }
-        if member.role == .leader, new != .leader, leader?.id == member.id, leader?.term == member.term, lossNoticed == nil {
-            lossNoticed = now
-            tell(.leaderLost(previous: member.name, term: member.term ?? 0), at: now)
-        }
+        if member.role == .leader, role != .leader, leader?.id == member.id, leader?.term == member.term { tellLoss(at: now) }
     }
 
     // MARK: Leadership
 
+    private mutating func noticeLoss(_ since: Moment, isTold: Bool) {
+        if lossNoticed == nil { lossNoticed = since }
+        if isTold { isLossTold = true }
+    }
+
+    /// The leader is none any more, and nothing has been said of it.
+    private mutating func tellLoss(at now: Moment) {
+        guard let leader else { return }
+        if !isLossTold { tell(.leaderLost(previous: leader.name, term: leader.term), at: now) }
+        noticeLoss(now, isTold: true)
+    }
+
+    /// - Parameter tolerance: how exact the time is; nil for what a member told itself.
     private mutating func lead(_ id: UInt64, term: UInt64, at now: Moment, tolerance: Int64?) {
         if let leader, leader.term >= term { return }
         let previous = leader
         leader = (id, name(id), term, now)
-        let gapStart = previous == nil ? nil : previous.flatMap { lastCommit[$0.term] } ?? lossNoticed
-        lossNoticed = nil
+        let gapStart = previous == nil ? nil : lossNoticed
+        (lossNoticed, isLossTold) = (nil, false)
         // The first leadership seen on an attached cluster happened before we came.
-        if previous == nil, !state.isPushed { return }
+        if previous == nil, !isHosted { return }
         // A polled cluster hides the first commit: what is known is when the new leader was seen, give or take a period.
-        let gap: Int64? = state.isPushed ? nil : gapStart.map { now - $0 }
+        let isPushed = streaming.contains(id)
+        let gap: Int64? = isPushed ? nil : gapStart.map { max(0, now - $0) }
         tell(.elected(leader: name(id), previous: previous.map(\.name), fromTerm: previous?.term, term: term,
                       unavailableMilliseconds: gap, toleranceMilliseconds: tolerance), at: now)
-        if state.isPushed, let event = fresh.last {
+        if isPushed, let event = fresh.last {
             awaited[term] = (event, gapStart)
             awaited = awaited.filter { $0.key + 8 > term } // terms that never committed
         }
@@ -330,10 +389,9 @@ struct ClusterTracker {
     private mutating func firstCommit(_ term: UInt64, at now: Moment) {
         guard let waiting = awaited.removeValue(forKey: term) else { return }
         guard case .elected(let leader, let previous, let fromTerm, let term, _, _) = waiting.event.kind else { return }
-        let gapStart = fromTerm.flatMap { lastCommit[$0] } ?? waiting.gapStart
         var event = waiting.event
         event.kind = .elected(leader: leader, previous: previous, fromTerm: fromTerm, term: term,
-                              unavailableMilliseconds: gapStart.map { max(0, now - $0) }, toleranceMilliseconds: nil)
+                              unavailableMilliseconds: waiting.gapStart.map { max(0, now - $0) }, toleranceMilliseconds: nil)
         fresh.append(event)
     }
 }

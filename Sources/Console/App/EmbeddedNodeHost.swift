@@ -31,7 +31,6 @@ final class EmbeddedNodeHost: NodeHost, @unchecked Sendable {
             HostedNode(id: $0.id.rawValue, name: $0.name, clientEndpoint: $0.clientURL.authority, peerEndpoint: $0.peerURL.authority)
         }
         lives = NIOLockedValueBox(Dictionary(uniqueKeysWithValues: cluster.nodes.map { ($0.id.rawValue, Life()) }))
-        cluster.observe { [weak self] event in self?.take(event) }
     }
 
     func observe(_ handler: @escaping @Sendable (NodeEvent) -> Void) { self.handler.withLockedValue { $0 = handler } }
@@ -73,50 +72,9 @@ final class EmbeddedNodeHost: NodeHost, @unchecked Sendable {
         }
     }
 
-    private func take(_ event: EmbeddedCluster.Event) {
-        let id = event.node.rawValue
-        guard case .raft(let note) = event.note else { return }
-        switch note {
-        case .roleChanged(let role, let term, let leader):
-            say(id, .raft(role: NodeRole(role), term: term.rawValue, leader: leader.rawValue), at: event.at.milliseconds)
-        case .leaderChanged(let leader, let term):
-            let role: NodeRole = leader == event.node ? .leader : .follower
-            say(id, .raft(role: role, term: term.rawValue, leader: leader.rawValue), at: event.at.milliseconds)
-        case .firstCommit(let term, _): say(id, .firstCommit(term: term.rawValue), at: event.at.milliseconds)
-        case .electionTimeout(let after): say(id, .log(level: "info", message: "election timeout after \(after.milliseconds) ms"), at: event.at.milliseconds)
-        case .elected(let term, let votes, let voters):
-            say(id, .log(level: "info", message: "elected in term \(term.rawValue) with \(votes) of \(voters) votes"), at: event.at.milliseconds)
-        case .steppedDown(let term, let reason):
-            let why = switch reason {
-            case .higherTerm: "a higher term"
-            case .lostQuorum: "no contact with a quorum"
-            case .removed: "removal"
-            }
-            say(id, .log(level: "info", message: "stepped down from term \(term.rawValue): \(why)"), at: event.at.milliseconds)
-        default: break
-        }
-    }
-
-    // MARK: Figures
-
     func statuses() -> [NodeStatus] {
-        nodes.map { place in
-            let life = lives.withLockedValue { $0[place.id]! }
-            var status = NodeStatus(id: place.id, process: life.process, role: .follower, term: 0, leader: 0, commitIndex: 0, appliedIndex: 0, lastIndex: 0,
-                                    databaseBytes: 0, databaseInUseBytes: 0, revision: 0, fsyncP99Microseconds: nil,
-                                    startedAtMilliseconds: life.startedAtMilliseconds, sampledAtMilliseconds: EmbeddedNodeHost.now())
-            guard let node = cluster.node(MemberID(place.id)), let published = node.status else { return status }
-            status.role = published.isLearner ? .learner : NodeRole(published.raft.role)
-            status.term = published.raft.hardState.term.rawValue
-            status.leader = published.raft.leader.rawValue
-            status.commitIndex = published.raft.commit.rawValue
-            status.appliedIndex = published.applied.rawValue
-            status.lastIndex = published.raft.last.index.rawValue
-            status.databaseBytes = published.size.allocatedBytes
-            status.databaseInUseBytes = published.size.usedBytes
-            status.revision = published.revision.rawValue
-            status.fsyncP99Microseconds = node.metrics.walFsync.quantileMicroseconds(0.99)
-            return status
+        lives.withLockedValue { lives in
+            nodes.map { NodeStatus(id: $0.id, process: lives[$0.id]!.process, startedAtMilliseconds: lives[$0.id]!.startedAtMilliseconds) }
         }
     }
 
@@ -215,16 +173,5 @@ final class EmbeddedNodeHost: NodeHost, @unchecked Sendable {
 
     func abandon() {
         if isTemporary { try? FileManager.default.removeItem(atPath: dataDirectory) }
-    }
-}
-
-extension NodeRole {
-    fileprivate init(_ role: Role) {
-        self = switch role {
-        case .follower: .follower
-        case .preCandidate: .preCandidate
-        case .candidate: .candidate
-        case .leader: .leader
-        }
     }
 }

@@ -24,7 +24,8 @@ protocol NodeHost: AnyObject, Sendable {
     /// Starts all nodes. Returns when they listen; does not wait for a leader.
     func start() async throws
 
-    /// Each node's figures now, in the order of `nodes`. Reads what the nodes publish: never waits for one that is slow or dead.
+    /// Each node's process now, in the order of `nodes`. Never waits for one that is slow or dead. What their consensus does is told by the
+    /// nodes themselves (`ObserverFeed`) or asked for, as with any cluster.
     func statuses() -> [NodeStatus]
 
     /// Abruptly: nothing is flushed, connections drop, what was not fsynced is lost.
@@ -75,10 +76,6 @@ struct NodeHostError: Error, CustomStringConvertible, Sendable {
     init(_ description: String) { self.description = description }
 }
 
-enum NodeRole: Hashable, Sendable {
-    case follower, preCandidate, candidate, leader, learner
-}
-
 enum NodeProcessState: Hashable, Sendable {
     case starting
     case running
@@ -89,28 +86,12 @@ enum NodeProcessState: Hashable, Sendable {
     case dead(reason: String)
 }
 
-/// What a node published last. Numbers are as of `sampledAtMilliseconds`.
+/// What a node's owner knows of it.
 struct NodeStatus: Hashable, Sendable {
     var id: UInt64
     var process: NodeProcessState
-    var role: NodeRole
-    var term: UInt64
-    /// Member id of the leader this node follows; 0: none.
-    var leader: UInt64
-    var commitIndex: UInt64
-    var appliedIndex: UInt64
-    var lastIndex: UInt64
-    var databaseBytes: Int64
-    var databaseInUseBytes: Int64
-    /// Store revision after `appliedIndex`.
-    var revision: Int64
-    /// 99th percentile of recent log fsyncs, microseconds; nil when none happened.
-    var fsyncP99Microseconds: Int?
-    /// Wall clock, milliseconds since 1970, when the node started and when these figures were published.
+    /// Wall clock, milliseconds since 1970; 0: it does not run.
     var startedAtMilliseconds: Int64
-    var sampledAtMilliseconds: Int64
-    /// The host knows only the process; the other figures are to be asked for as from any cluster.
-    var isProcessOnly = false
 }
 
 /// News from a node, at the moment it happens.
@@ -118,12 +99,6 @@ struct NodeEvent: Sendable {
     enum Kind: Hashable, Sendable {
         /// The process state changed.
         case process(NodeProcessState)
-        /// Role, term or known leader changed.
-        case raft(role: NodeRole, term: UInt64, leader: UInt64)
-        /// A leader committed the first entry of its term: writes are possible again.
-        case firstCommit(term: UInt64)
-        /// An old leader committed for the last time (known when it steps down or is killed): wall clock of that commit.
-        case lastCommit(term: UInt64, atMilliseconds: Int64)
         /// A line for the log view.
         case log(level: String, message: String)
     }

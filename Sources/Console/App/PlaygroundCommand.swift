@@ -52,7 +52,7 @@ struct PlaygroundCommand: ParsableCommand {
                                    members: host.nodes.map { MemberState(id: $0.id, name: $0.name, endpoint: $0.clientEndpoint) })
         cluster.engine = host.engine
         cluster.serverVersion = options.engine == .etcd ? host.engine : "quarterdeck \(Version.text)"
-        cluster.isPushed = options.engine == .embedded
+        cluster.isPushed = options.engine != .etcd
         let connection = ConnectionOptions(endpoints: host.nodes.map(\.clientEndpoint))
         let runner = try ClusterSession(cluster: cluster, connection: connection, host: host, playground: options, scenario: scenario, mailbox: mailbox)
         try ConsoleSession(flags: console, signals: signals, mailbox: mailbox, runner: runner, cluster: cluster).run()

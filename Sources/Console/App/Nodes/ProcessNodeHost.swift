@@ -175,7 +175,7 @@ final class ProcessNodeHost: NodeHost {
         lives.withLock { lives in
             nodes.map { node in
                 let life = lives[node.id]!
-                return NodeStatus(process: life.state, of: node.id, startedAtMilliseconds: life.startedAtMilliseconds)
+                return NodeStatus(id: node.id, process: life.state, startedAtMilliseconds: life.startedAtMilliseconds)
             }
         }
     }
@@ -292,14 +292,5 @@ final class ProcessNodeHost: NodeHost {
         guard isTemporary else { return }
         // What was killed a moment ago may still be making files; the helper of `qd_remove_at_end` has the last word.
         try? FileManager.default.removeItem(atPath: dataDirectory)
-    }
-}
-
-extension NodeStatus {
-    /// Of a node that only its process is known of.
-    init(process: NodeProcessState, of id: UInt64, startedAtMilliseconds: Int64) {
-        self.init(id: id, process: process, role: .follower, term: 0, leader: 0, commitIndex: 0, appliedIndex: 0, lastIndex: 0, databaseBytes: 0,
-                  databaseInUseBytes: 0, revision: 0, fsyncP99Microseconds: nil, startedAtMilliseconds: startedAtMilliseconds,
-                  sampledAtMilliseconds: Clock.now().milliseconds, isProcessOnly: true)
     }
 }

@@ -4,14 +4,17 @@ import Foundation
 import Synchronization
 import UI
 
-/// Watches over a cluster's health: a loop for each member, so that a slow one delays no other, and a loop for what concerns all.
-/// Everything ends up in one `ClusterTracker`, whose state and events go to the mailbox.
-final class ClusterMonitor: Sendable {
+/// Watches over a cluster's health: for each member a loop that asks and one that follows what it tells, so that a slow one delays no
+/// other, and a loop for what concerns all. Everything ends up in one `ClusterTracker`, whose state and events go to the mailbox.
+final class ClusterMonitor: ObserverSink {
     private struct State {
         var tracker: ClusterTracker
+        /// What the screen was told last.
+        var published: ClusterState?
         /// Where each member is asked.
         var endpoints: [UInt64: Endpoint] = [:]
         var pollers: [UInt64: Task<Void, Never>] = [:]
+        var followers: [UInt64: Task<Void, Never>] = [:]
         /// The naps of the loops, to wake them all.
         var naps: [Int: Task<Void, Never>] = [:]
         var lastNap = 0
@@ -20,6 +23,8 @@ final class ClusterMonitor: Sendable {
         var lastFailure = "connecting"
         var onMemberLost: @Sendable (UInt64) -> Void = { _ in }
         var lostAt: [UInt64: Moment] = [:]
+        /// Members that refuse connections.
+        var refused: Set<UInt64> = []
         var countedAtRevision: Int64?
         var countDue = Moment(milliseconds: 0)
         var scraper: Task<Void, Never>?
@@ -34,19 +39,17 @@ final class ClusterMonitor: Sendable {
 
     private let client: EtcdClient
     private let host: (any NodeHost)?
-    /// The nodes tell their state themselves; what others would be asked for is not.
-    private let isPushed: Bool
     private let mailbox: Mailbox
+    private let feed: ObserverFeed
     private let state: Mutex<State>
 
     init(client: EtcdClient, cluster: ClusterState, host: (any NodeHost)?, mailbox: Mailbox) {
         self.client = client
         self.host = host
         self.mailbox = mailbox
+        feed = ObserverFeed(client: client, mailbox: mailbox)
         var cluster = cluster
         cluster.periodMilliseconds = ClusterMonitor.quietMilliseconds
-        isPushed = cluster.isPushed
-        if !isPushed { cluster.note = "state is asked for, not told: elections show within ±\(ClusterMonitor.quickMilliseconds) ms" }
         state = Mutex(State(tracker: ClusterTracker(cluster, now: Clock.now())))
     }
 
@@ -103,6 +106,8 @@ final class ClusterMonitor: Sendable {
     private func publish(_ state: inout State) {
         let events = state.tracker.takeEvents()
         if !events.isEmpty { mailbox.post(.events(events)) }
+        guard state.tracker.state != state.published else { return }
+        state.published = state.tracker.state
         mailbox.post(.cluster(state.tracker.state))
     }
 
@@ -155,7 +160,7 @@ final class ClusterMonitor: Sendable {
             updateConnection()
             await nap(milliseconds: period())
         }
-        for poller in state.withLock({ Array($0.pollers.values) }) { poller.cancel() }
+        for task in state.withLock({ Array($0.pollers.values) + Array($0.followers.values) }) { task.cancel() }
         scrapeMetrics(false)
     }
 
@@ -253,44 +258,94 @@ final class ClusterMonitor: Sendable {
                 poller.cancel()
                 state.pollers[member] = nil
             }
+            for (member, follower) in state.followers where state.endpoints[member] == nil {
+                follower.cancel()
+                state.followers[member] = nil
+            }
             for member in state.endpoints.keys where state.pollers[member] == nil {
                 state.pollers[member] = Task.detached { await self.poll(member) }
+                state.followers[member] = Task.detached { [feed] in await feed.follow(member, for: self) }
             }
         }
     }
 
+    // MARK: What members tell
+
+    func endpoint(of member: UInt64) -> Endpoint? { state.withLock { $0.endpoints[member] } }
+
+    func streamOpened(_ member: UInt64) {
+        let now = Clock.now()
+        state.withLock { state in
+            state.lastAnswer = now
+            state.tracker.streamOpened(member, at: now)
+            if state.tracker.state.isPushed { state.tracker.setNote(nil) }
+            state.tracker.setConnected(true, reason: "", at: now)
+            publish(&state)
+        }
+    }
+
+    func streamEnded(_ member: UInt64, _ error: any Error) {
+        let now = Clock.now()
+        if (error as? EtcdError)?.isUnimplemented == true {
+            change {
+                $0.hasNoStream(member)
+                $0.setNote("state is asked for, not told: elections show within ±\(ClusterMonitor.quickMilliseconds) ms")
+            }
+            return
+        }
+        change { $0.streamEnded(member, at: now) }
+        // Who refuses to be called again is down; the same as for the member's poller.
+        let reason = ClusterMonitor.shortReason(error)
+        if reason.contains("refused") { isLost(member, reason) }
+    }
+
+    func heard(_ events: [RaftEvent]) {
+        change { tracker in
+            for event in events { tracker.heard(event) }
+        }
+    }
+
+    func heard(_ samples: [NodeSample]) {
+        let now = Clock.now()
+        state.withLock { state in
+            state.lastAnswer = now
+            state.tracker.heard(samples, at: now)
+            publish(&state)
+        }
+    }
+
     private func poll(_ member: UInt64) async {
-        var isDown = false
         var metricsDue = Clock.now()
         while !Task.isCancelled {
             guard let endpoint = state.withLock({ $0.endpoints[member] }) else { return }
             do {
                 let status = try await client.status(options: CallOptions(timeout: .seconds(1), endpoint: endpoint))
-                isDown = false
                 heard(status, member)
-                if !isPushed, Clock.now() >= metricsDue {
+                // Our own nodes tell more than that by themselves.
+                if !state.withLock({ $0.tracker.state.isPushed }), Clock.now() >= metricsDue {
                     metricsDue = Clock.now().advanced(byMilliseconds: ClusterMonitor.slowPeriodMilliseconds / 2)
                     await readMetrics(member, endpoint)
                 }
             } catch {
                 guard !Task.isCancelled else { return }
-                let text = ClusterMonitor.shortReason(error)
-                let isRefusal = text.contains("refused")
-                let call = state.withLock { state -> (@Sendable (UInt64) -> Void)? in
-                    state.lastFailure = text
-                    state.tracker.missed(member, reason: text, isRefusal: isRefusal, at: Clock.now())
-                    publish(&state)
-                    guard !isDown, isRefusal else { return nil }
-                    state.lostAt[member] = Clock.now()
-                    return state.onMemberLost
-                }
-                if let call {
-                    isDown = true
-                    call(member)
-                }
+                isLost(member, ClusterMonitor.shortReason(error))
             }
             await nap(milliseconds: period())
         }
+    }
+
+    /// The member did not answer. That nobody listens there is told to those who wait for it, once.
+    private func isLost(_ member: UInt64, _ reason: String) {
+        let isRefusal = reason.contains("refused")
+        let call = state.withLock { state -> (@Sendable (UInt64) -> Void)? in
+            state.lastFailure = reason
+            state.tracker.missed(member, reason: reason, isRefusal: isRefusal, at: Clock.now())
+            publish(&state)
+            guard isRefusal, state.refused.insert(member).inserted else { return nil }
+            state.lostAt[member] = Clock.now()
+            return state.onMemberLost
+        }
+        call?(member)
     }
 
     private func heard(_ status: MemberStatus, _ member: UInt64) {
@@ -303,6 +358,7 @@ final class ClusterMonitor: Sendable {
         let tolerance = period()
         state.withLock { state in
             state.lastAnswer = now
+            state.refused.remove(member)
             state.revisions.saw(answer.revision, at: now)
             state.tracker.heard(answer, at: now, toleranceMilliseconds: tolerance)
             if host == nil { state.tracker.setServerVersion("etcd \(status.version)") }
