@@ -3,7 +3,7 @@ import Testing
 
 @Suite struct CatalogueTests {
     static let stacks: [[Context]] = [[.overview, .everywhere], [.tree, .keys, .everywhere], [.value, .keys, .everywhere], [.history, .keys, .everywhere],
-                                      [.watchList, .watch, .everywhere], [.stream, .watch, .everywhere], [.editor]]
+                                      [.watchList, .watch, .everywhere], [.stream, .watch, .everywhere], [.latency, .everywhere], [.editor]]
 
     @Test(arguments: stacks)
     func noKeyMeansTwoThings(stack: [Context]) {
@@ -44,6 +44,7 @@ import Testing
             case .history: session.press(KeyPress("2"), KeyPress(.tab), KeyPress(.tab))
             case .watchList: session.press(KeyPress("3"))
             case .stream: session.press(KeyPress("3"), KeyPress(.tab))
+            case .latency: session.press(KeyPress("5"))
             case .editor: session.model.screen = .keys; session.model.openEditor(EditorState(key: KeyBytes("k"), base: nil))
             default: break
             }
@@ -65,8 +66,8 @@ import Testing
         session.tell(.cluster(session.model.cluster))
         session.press(KeyPress("K"))
         #expect(session.screen.contains("only nodes that this console started can be stopped or cut off"))
-        session.press(KeyPress("4"))
-        #expect(session.screen.contains("Elections is not in this version"))
+        session.press(KeyPress("6"))
+        #expect(session.screen.contains("Members is not in this version"))
         #expect(session.model.screen == .overview)
         session.press(KeyPress("2"), KeyPress("U"))
         #expect(session.screen.contains("nothing to undo"))

@@ -1,6 +1,8 @@
 /// The Latency view's panels; an empty rectangle is a panel that found no place.
 struct LatencyLayout: Hashable {
     var heat = Rect.empty
+    /// A second heat map, of the same width: gets below puts.
+    var companion = Rect.empty
     var stages = Rect.empty
     var fsync = Rect.empty
     var rates = Rect.empty
@@ -30,7 +32,7 @@ struct LatencyLayout: Hashable {
         switch OverviewLayout.sizeClass(body) {
         case .small:
             // What is below changes with the focus: two tables, or the list.
-            var lower = rest.takeBottom(min(8, rest.rows - 11))
+            var lower = rest.takeBottom(min(7, rest.rows - 12))
             heat = rest
             switch focus {
             case .slow: slow = lower
@@ -60,7 +62,8 @@ struct LatencyLayout: Hashable {
             stages = right.takeTop(min(14, right.rows / 3))
             rates = right.takeBottom(min(14, max(10, right.rows - rows - 5)))
             fsync = right
-            heat = rest
+            heat = rest.takeTop((rest.rows + 1) / 2)
+            companion = rest
         }
     }
 }

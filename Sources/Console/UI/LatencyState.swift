@@ -12,6 +12,16 @@ enum LatencySource: Int, CaseIterable, Hashable, Sendable {
         }
     }
 
+    /// What is drawn beside it where there is room.
+    var companion: LatencySource {
+        switch self {
+        case .put: .get
+        case .get: .put
+        case .walFsync, .peerRoundTrip: .backendCommit
+        case .backendCommit: .walFsync
+        }
+    }
+
     /// Measured by the workload; the others are the nodes' own figures.
     var isWorkload: Bool { self == .put || self == .get }
 }
@@ -195,8 +205,8 @@ struct LatencyState: Hashable, Sendable {
     var slowSelection = 0
     var filter = TextField()
     var isFiltering = false
-    /// What the runtime was last asked for.
-    var isScraping = false
+    /// Since when the runtime reads `/metrics`; nil: it does not.
+    var scrapingSince: Moment?
 
     var windowSeconds: Int64 { LatencyState.windows[window] }
 

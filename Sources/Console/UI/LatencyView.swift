@@ -7,7 +7,8 @@ extension Model {
 
     func drawLatencyView(_ canvas: inout Canvas, _ body: Rect) {
         let layout = latencyLayout(body)
-        drawHeat(&canvas, layout.heat)
+        drawHeat(&canvas, layout.heat, latency.source, isMain: true)
+        drawHeat(&canvas, layout.companion, latency.source.companion, isMain: false)
         drawStages(&canvas, layout.stages)
         drawFsync(&canvas, layout.fsync)
         drawLatencyRates(&canvas, layout.rates)
@@ -47,13 +48,13 @@ extension Model {
         if !isFine { step = (step + LatencySeries.coarseStep - 1) / LatencySeries.coarseStep * LatencySeries.coarseStep }
         // A second is told when it is over: the newest column is not empty half of the time.
         let second = now.milliseconds / 1_000
-        let keys = heatKeys
+        let keys = heatKeys(latency.source)
         let isHere = keys.contains { latency.series[$0]?.fine.last?.second ?? 0 >= second }
         let newest = isHere ? second : second - 1
         return HeatTime(columns: columns, step: step, last: newest - newest % step, isFine: isFine)
     }
 
-    var heatKeys: [LatencyKey] { latency.keys(latency.source, nodes: latency.node.map { [$0] } ?? cluster.members.map(\.id), now: now) }
+    func heatKeys(_ source: LatencySource) -> [LatencyKey] { latency.keys(source, nodes: latency.node.map { [$0] } ?? cluster.members.map(\.id), now: now) }
 
     // MARK: Heat map
 
@@ -68,22 +69,24 @@ extension Model {
     /// Rows from the bottom up: what is below the floor together, then bands of one width, and what is above them all.
     static func heatBands(_ bounds: [Int], rows: Int, floor: Int) -> [HeatBand] {
         guard rows > 1, !bounds.isEmpty else { return [] }
-        var first = 0, step = 1
-        if bounds == LatencyHistogram.fineBounds {
-            // Four bounds double the latency. From the floor to a second in the rows that there are.
-            let octave = max(0, min(7, (bounds.lastIndex { $0 <= floor } ?? 0) / 4))
-            let octaves = 14 - octave
-            first = octave * 4
-            step = [2, 4, 8, 12, 16, 28].first { octaves * 4 <= (rows - 2) * $0 } ?? 56
+        // Upper bounds of the bands, by their place. Four of our own double the latency, one of etcd's does.
+        let isFine = bounds == LatencyHistogram.fineBounds
+        let first = isFine ? max(0, min(7, (bounds.lastIndex { $0 <= floor } ?? 0) / 4)) * 4 : 0
+        let unit = isFine ? 4 : 1, doublings = isFine ? 14 - first / 4 : bounds.count - 1, steps = rows - 2
+        var edges = [first]
+        if steps >= doublings {
+            // A row for each, or for each half.
+            let step = isFine && steps >= doublings * 2 ? 2 : unit
+            while edges.count < rows - 1, edges.last! + step < bounds.count { edges.append(edges.last! + step) }
         } else {
-            step = max(1, (bounds.count + rows - 2) / (rows - 1))
+            // Where rows are few, the rare high ones take more together.
+            for step in 0..<steps { edges.append(edges.last! + unit * (doublings / steps + (step >= steps - doublings % steps ? 1 : 0))) }
         }
         var bands: [HeatBand] = []
-        var index = first, from = 0
-        while bands.count < rows - 1, index < bounds.count {
-            bands.append(HeatBand(from: from, to: index + 1, label: (bands.isEmpty ? "≤" : "") + bound(bounds[index]), isSlow: bounds[index] > 100_000))
-            from = index + 1
-            index += step
+        var from = 0
+        for edge in edges {
+            bands.append(HeatBand(from: from, to: edge + 1, label: (bands.isEmpty ? "≤" : "") + bound(bounds[edge]), isSlow: bounds[edge] > 130_000))
+            from = edge + 1
         }
         bands.append(HeatBand(from: from, to: bounds.count + 1, label: ">" + bound(bounds[from - 1]), isSlow: bounds[from - 1] >= 100_000))
         return bands
@@ -109,21 +112,23 @@ extension Model {
         return Rect(column: inside.column + heatLabelWidth + 1, row: inside.row, columns: inside.columns - heatLabelWidth - 2, rows: max(0, inside.rows - 3))
     }
 
-    private func drawHeat(_ canvas: inout Canvas, _ rect: Rect) {
+    private func drawHeat(_ canvas: inout Canvas, _ rect: Rect, _ source: LatencySource, isMain: Bool) {
         guard !rect.isEmpty else { return }
-        let area = Model.heatColumns(rect)
+        var area = Model.heatColumns(rect)
+        // Only the chosen one is compared with its baseline.
+        if !isMain { area.rows += 1 }
         let time = heatTime(columns: area.columns)
-        let keys = heatKeys
+        let keys = heatKeys(source)
         var facts: [Span] = []
-        if !latency.source.isWorkload { facts += [Span(latency.node.map(memberName) ?? "all nodes", .text), Span(" · ", .faint)] }
+        if !source.isWorkload { facts += [Span(latency.node.map(memberName) ?? "all nodes", .text), Span(" · ", .faint)] }
         facts.append(Span("1 col = \(Format.age(milliseconds: time.step * 1_000))", .dim))
         let isWide = rect.columns >= 100
         if isWide { facts.append(Span(" · brighter = more", .dim)) }
-        let title = [Span(latency.source.title, .title, .bold), Span(isWide ? " heat map" : "", .title, .bold)]
-        let inside = canvas.box(rect, border(.heat), title: title, right: facts, footer: isWide ? heatFooter(keys) : [])
+        let title = [Span(source.title, .title, .bold), Span(isWide ? " heat map" : "", .title, .bold)]
+        let inside = canvas.box(rect, isMain ? border(.heat) : .light, title: title, right: facts, footer: isWide ? heatFooter(source, keys) : [])
         guard inside.rows >= 5, area.columns > 8 else { return }
         guard let whole = latency.sum(keys, from: time.from, to: time.to, isFine: time.isFine) else {
-            drawHeatInvitation(&canvas, inside)
+            drawHeatInvitation(&canvas, inside, source)
             return
         }
         let bands = Model.heatBands(whole.histogram.boundsMicroseconds, rows: area.rows, floor: whole.histogram.quantile(0.02) ?? 0)
@@ -146,9 +151,9 @@ extension Model {
         if let cursor = latency.cursor, let column = time.column(of: cursor) {
             canvas.background(Rect(column: area.column + column, row: area.row, columns: 1, rows: area.rows), .select)
         }
-        drawHeatAxis(&canvas, Rect(column: area.column, row: area.endRow, columns: area.columns, rows: 1), time)
-        drawPercentiles(&canvas, Rect(column: inside.column + 1, row: area.endRow + 1, columns: inside.columns - 2, rows: 1), keys, time, whole)
-        drawBaseline(&canvas, Rect(column: inside.column + 1, row: area.endRow + 2, columns: inside.columns - 2, rows: 1), whole.histogram)
+        drawHeatAxis(&canvas, Rect(column: area.column, row: area.endRow, columns: area.columns, rows: 1), source, time)
+        drawPercentiles(&canvas, Rect(column: inside.column + 1, row: area.endRow + 1, columns: inside.columns - 2, rows: 1), source, keys, time, whole)
+        if isMain { drawBaseline(&canvas, Rect(column: inside.column + 1, row: area.endRow + 2, columns: inside.columns - 2, rows: 1), whole.histogram) }
     }
 
     /// Four shades; the scale is logarithmic, so that a single slow request is seen beside thousands of quick ones.
@@ -159,16 +164,16 @@ extension Model {
         return (intensity < 35 ? "░" : intensity < 62 ? "▒" : intensity < 88 ? "▓" : "█", intensity)
     }
 
-    private func heatFooter(_ keys: [LatencyKey]) -> [Span] {
-        guard !latency.source.isWorkload, keys.contains(where: { if case .scraped = $0.what { latency.series[$0] != nil } else { false } }),
+    private func heatFooter(_ source: LatencySource, _ keys: [LatencyKey]) -> [Span] {
+        guard !source.isWorkload, keys.contains(where: { if case .scraped = $0.what { latency.series[$0] != nil } else { false } }),
               let bounds = keys.lazy.compactMap({ latency.series[$0]?.coarse.last?.histogram.bounds }).first, bounds != LatencyHistogram.fineBounds,
               let low = bounds.first, let next = bounds.dropFirst().first, let high = bounds.last else { return [] }
         return [Span("exact for the server's own edges: \(Model.bound(low)), \(Model.bound(next)) … \(Model.bound(high))", .dim)]
     }
 
-    private func drawHeatInvitation(_ canvas: inout Canvas, _ inside: Rect) {
+    private func drawHeatInvitation(_ canvas: inout Canvas, _ inside: Rect, _ source: LatencySource) {
         let lines: [[Span]]
-        if latency.source.isWorkload {
+        if source.isWorkload {
             let settings = workload.settings
             if workload.isOn || workload.isSwitching {
                 lines = [[Span("waiting for the first second of the workload…", .dim)]]
@@ -180,7 +185,7 @@ extension Model {
                          [Span("e", .key, .bold), Span("  other rates, keys, sizes, targets", .text)], [Span("m", .key, .bold), Span("  what the nodes themselves tell", .text)], [],
                          [Span("every answer is checked: nothing acknowledged may get lost", .dim)]]
             }
-        } else if latency.source == .peerRoundTrip, cluster.kind == .playground {
+        } else if source == .peerRoundTrip, cluster.kind == .playground {
             lines = [[Span("— our nodes tell round trips to each peer, not as a histogram: see the Overview", .dim)]]
         } else {
             lines = [[Span(metricsReason ?? "waiting for figures of the nodes…", .dim)]]
@@ -196,30 +201,32 @@ extension Model {
     var metricsReason: String? {
         let heard = cluster.members.count { member in latency.scrapedAt[member.id].map { now - $0 < 5_000 } ?? false }
         if heard > 0 { return nil }
+        guard let since = latency.scrapingSince, now - since > 4_000 else { return nil }
         return cluster.connection == .connected ? "— no member answers /metrics here (it is asked without TLS only)" : connectionText
     }
 
     /// Ages, and what happened when.
-    private func drawHeatAxis(_ canvas: inout Canvas, _ rect: Rect, _ time: HeatTime) {
+    private func drawHeatAxis(_ canvas: inout Canvas, _ rect: Rect, _ source: LatencySource, _ time: HeatTime) {
         let left = "-" + Format.age(milliseconds: (time.to - time.from) * 1_000)
         canvas.text(left, rect.column, rect.row, .ink(.faint))
         canvas.textRight("now", endingAt: rect.endColumn, rect.row, .ink(.faint))
-        for column in 0..<time.columns where latency.failed(from: time.start(column), to: time.start(column) + time.step) > 0 && latency.source.isWorkload {
+        for column in 0..<time.columns where latency.failed(from: time.start(column), to: time.start(column) + time.step) > 0 && source.isWorkload {
             canvas.glyph("✕", rect.column + column, rect.row, .ink(.bad))
         }
-        var taken = rect.endColumn - 4
-        for mark in latencyMarks(from: time.from).reversed() {
-            guard let place = time.column(of: mark.at) else { continue }
-            let column = rect.column + place
+        // Every mark has its glyph; labels go where there is room, what explains most first, the newest first.
+        let marks = latencyMarks(from: time.from).reversed().compactMap { mark in time.column(of: mark.at).map { (mark, rect.column + $0) } }
+        var isFree = (0..<rect.endColumn).map { $0 >= rect.column + left.cellWidth && $0 < rect.endColumn - 4 }
+        for (mark, column) in marks {
             canvas.glyph(mark.glyph, column, rect.row, .ink(mark.slot, .bold))
-            // The newest label has the right of way; an older one needs its whole room.
-            let width = mark.label.cellWidth
-            if column + 2 + width <= taken, column > rect.column + left.cellWidth {
-                canvas.text(" " + mark.label + " ", column + 1, rect.row, .ink(.dim))
-                taken = column - 1
-            } else if column - 2 - width > rect.column + left.cellWidth, column <= taken {
-                canvas.text(" " + mark.label + " ", column - 2 - width, rect.row, .ink(.dim))
-                taken = column - 3 - width
+            isFree[column] = false
+        }
+        for rank in 0...2 {
+            for (mark, column) in marks where mark.rank == rank {
+                let width = mark.label.cellWidth + 2
+                let places = [column + 1..<column + 1 + width, column - width..<column]
+                guard let place = places.first(where: { range in range.lowerBound >= 0 && range.upperBound <= isFree.count && range.allSatisfy { isFree[$0] } }) else { continue }
+                canvas.text(mark.label, place.lowerBound + 1, rect.row, .ink(.dim))
+                for column in place { isFree[column] = false }
             }
         }
     }
@@ -229,6 +236,8 @@ extension Model {
         var glyph: Unicode.Scalar
         var slot: Slot
         var label: String
+        /// Smaller ones are labelled first.
+        var rank: Int
     }
 
     /// Faults and elections since `from`, oldest first.
@@ -236,21 +245,21 @@ extension Model {
         let start = Moment(milliseconds: from * 1_000)
         var marks: [LatencyMark] = []
         for span in latency.faults {
-            if span.fault.since >= start { marks.append(LatencyMark(at: span.fault.since, glyph: "▲", slot: .warn, label: faultText(span.fault.fault))) }
-            if let until = span.until, until >= start { marks.append(LatencyMark(at: until, glyph: "▽", slot: .ok, label: "healed")) }
+            if span.fault.since >= start { marks.append(LatencyMark(at: span.fault.since, glyph: "▲", slot: .warn, label: faultText(span.fault.fault), rank: 0)) }
+            if let until = span.until, until >= start { marks.append(LatencyMark(at: until, glyph: "▽", slot: .ok, label: "healed", rank: 2)) }
         }
         for event in events where event.at >= start {
             switch event.kind {
             case .elected(let leader, let previous, _, _, let gap, _) where previous != nil:
-                marks.append(LatencyMark(at: event.at, glyph: "↑", slot: .leader, label: "♛ \(leader)" + (gap.map { " after \(Format.span(milliseconds: $0))" } ?? "")))
-            case .memberDown(let member, _, _, _): marks.append(LatencyMark(at: event.at, glyph: "✕", slot: .down, label: "\(member) down"))
+                marks.append(LatencyMark(at: event.at, glyph: "↑", slot: .leader, label: "♛ \(leader)" + (gap.map { " after \(Format.span(milliseconds: $0))" } ?? ""), rank: 0))
+            case .memberDown(let member, _, _, _): marks.append(LatencyMark(at: event.at, glyph: "✕", slot: .down, label: "\(member) down", rank: 1))
             default: break
             }
         }
         return marks.sorted { ($0.at, $0.label) < ($1.at, $1.label) }
     }
 
-    private func drawPercentiles(_ canvas: inout Canvas, _ rect: Rect, _ keys: [LatencyKey], _ time: HeatTime, _ whole: (histogram: LatencyHistogram, maximum: Int?)) {
+    private func drawPercentiles(_ canvas: inout Canvas, _ rect: Rect, _ source: LatencySource, _ keys: [LatencyKey], _ time: HeatTime, _ whole: (histogram: LatencyHistogram, maximum: Int?)) {
         var spans: [Span] = []
         var shown: (histogram: LatencyHistogram, maximum: Int?)? = whole
         var from = time.from, to = time.to
@@ -259,16 +268,17 @@ extension Model {
             shown = latency.sum(keys, from: from, to: to, isFine: time.isFine)
             spans = [Span(Format.clock(Moment(milliseconds: from * 1_000), zone: timeZoneOffsetSeconds), .accent, .bold), Span("  ", .dim)]
         }
-        let failed = latency.source.isWorkload ? latency.failed(from: from, to: to) : 0
+        let failed = source.isWorkload ? latency.failed(from: from, to: to) : 0
         // A bucket's upper bound is all that is known of what is in it.
         let isRough = whole.histogram.boundsMicroseconds != LatencyHistogram.fineBounds
         for (label, share) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)] {
-            let value = shown?.histogram.quantile(share)
+            // The bucket's upper bound, but never more than the largest.
+            let value = shown?.histogram.quantile(share).map { min($0, shown?.maximum ?? $0) }
             spans += [Span("\(label) ", .dim), value.map { Span((isRough ? "≤" : "") + Format.milliseconds($0), Style.latency($0)) } ?? Span("—", .faint), Span("  ", .dim)]
         }
         if let maximum = shown?.maximum { spans += [Span("max ", .dim), Span(Format.milliseconds(maximum), Style.latency(maximum)), Span("  ", .dim)] }
         spans += [Span("n ", .dim), Span(Format.count(shown?.histogram.total ?? 0), .text)]
-        if latency.source.isWorkload { spans += [Span("  errors ", .dim), Span(Format.count(failed), failed > 0 ? .bad : .text)] }
+        if source.isWorkload { spans += [Span("  errors ", .dim), Span(Format.count(failed), failed > 0 ? .bad : .text)] }
         spans.append(Span("  ms", .faint))
         canvas.spans(spans, rect.column, rect.row, width: rect.columns)
     }
@@ -311,7 +321,7 @@ extension Model {
             facts = [Span("\(role.glyph) ", role.slot), Span(node.name, .text)]
             if rect.columns >= 44 { facts.append(Span(" · 60s", .dim)) }
         }
-        let inside = canvas.box(rect, border(.stages), title: [Span(rect.columns >= 44 ? "By stage, ms" : "Stages ms", .title, .bold)], right: facts)
+        let inside = canvas.box(rect, border(.stages), title: [Span(rect.columns >= 36 ? "By stage, ms" : "Stages, ms", .title, .bold)], right: facts)
         guard inside.rows > 1 else { return }
         guard let node else { return drawPlaceholder(&canvas, inside, connectionText) }
         struct Line { var title: String; var p50: Int?; var p99: Int?; var isRough: Bool; var needsUs: Bool }
@@ -337,7 +347,7 @@ extension Model {
         for (index, line) in lines.enumerated() where inside.row + 1 + index < inside.endRow {
             let row = inside.row + 1 + index
             canvas.text(line.title, inside.column + 1, row, .ink(line.p99 == nil ? .dim : .text))
-            if line.p99 == nil, line.needsUs, !isOurs { canvas.text("◊", inside.column + 2 + line.title.cellWidth, row, .ink(.faint)) }
+            if line.p99 == nil, line.needsUs, !isOurs, cluster.kind == .attached { canvas.text("◊", inside.column + 2 + line.title.cellWidth, row, .ink(.faint)) }
             for (value, end) in [(line.p50, 22), (line.p99, 29)] {
                 canvas.textRight(value.map { (line.isRough ? "≤" : "") + Format.milliseconds($0) } ?? "—", endingAt: inside.column + end, row, value.map { Style.latency($0) } ?? .ink(.faint))
             }
@@ -383,6 +393,8 @@ extension Model {
         canvas.textRight("FSYNC", endingAt: fsyncEnd, inside.row, .ink(.faint))
         canvas.textRight("COMMIT", endingAt: commitEnd, inside.row, .ink(.faint))
         let end = (latency.cursor ?? now).milliseconds / 1_000
+        // All nodes on one scale: fsync up to its limit, commits up to the slowest.
+        let commitTop = max(LatencyState.fsyncLimitMicroseconds, cluster.members.compactMap { member in perSecondP99(latency.keys(.backendCommit, nodes: [member.id], now: now)[0], until: end, count: 60).compactMap { $0 }.max() }.max() ?? 0)
         var over: [(name: String, count: Int)] = []
         let remarkRows = inside.rows - 1 > cluster.members.count ? 1 : 0
         for (index, member) in cluster.members.enumerated() {
@@ -395,7 +407,7 @@ extension Model {
             canvas.text(Format.fitted(member.name, nameWidth), inside.column + 1, row, .ink(isChosen ? .accent : .text, member.role == .leader || isChosen ? .bold : []))
             func figure(_ keys: [LatencyKey], _ column: Int, _ width: Int, _ valueEnd: Int, limit: Int?, _ slot: Slot) {
                 let values = perSecondP99(keys[0], until: end, count: width)
-                let top = max(2_000, min(limit ?? .max, (values.compactMap { $0 }.max() ?? 0)))
+                let top = limit ?? commitTop
                 if width > 3 { canvas.sparkline(values.map { $0.map { min($0, top) } }, column, row, width: width, maximum: top) { value in limit.map { value >= $0 } ?? false ? .slot(.warn) : .slot(slot) } }
                 let last = values.suffix(5).compactMap { $0 }.last
                 let isRough = keys[0].what == .scraped(.walFsync) || keys[0].what == .scraped(.backendCommit)
@@ -458,7 +470,7 @@ extension Model {
             canvas.textRight(newest.map { Format.count($0) } ?? "—", endingAt: inside.column + titleWidth + 8, row, .ink(newest == nil ? .faint : line.isTotal && newest! > 0 ? line.slot : .text))
             canvas.textRight(minute.map { Format.count($0) + (line.isTotal ? "×" : "") } ?? "—", endingAt: inside.column + titleWidth + 17, row, .ink(minute == nil ? .faint : isBad ? line.slot : .dim))
             let width = min(60, inside.endColumn - 1 - sparkColumn)
-            if width > 5, !line.isTotal || sum > 0 { canvas.sparkline(line.values, sparkColumn, row, width: width, maximum: max(4, known.max() ?? 0)) { _ in .slot(line.slot) } }
+            if width > 5, !line.isTotal || sum > 0 { canvas.sparkline(line.values, sparkColumn, row, width: width, maximum: max(4, (known.max() ?? 0) * 4 / 3)) { _ in .slot(line.slot) } }
         }
     }
 
@@ -500,7 +512,7 @@ extension Model {
         }
         let columns = TableColumn.fit([
             TableColumn(0, "TIME", 12, priority: 1), TableColumn(1, "TOOK", 8, right: true, priority: 0), TableColumn(2, "OP", 3, priority: 2),
-            TableColumn(3, "KEY", min(34, max(14, area.columns / 4)), priority: 4), TableColumn(4, "WHY", 18, priority: 0, flexible: true),
+            TableColumn(3, "KEY", min(34, max(14, area.columns / 5)), priority: 4), TableColumn(4, "WHY", 18, priority: 0, flexible: true),
         ], room: area.columns - 2)
         let head = area.takeTop(1)
         var x = head.column + 1
@@ -545,7 +557,7 @@ extension Model {
         // Nobody led, or somebody who could not commit.
         for event in events.reversed() where event.at >= start {
             guard case .elected(let leader, let previous, _, let term, let gap, _) = event.kind, previous != nil || gap != nil else { continue }
-            if event.at.advanced(byMilliseconds: -(gap ?? 0)) <= end { return "no leader (election of \(leader), term \(term))" }
+            if event.at.advanced(byMilliseconds: -(gap ?? 0)) <= end { return "no leader (\(leader) elected, term \(term))" }
         }
         if let lost = events.last(where: { if case .leaderLost = $0.kind { true } else { false } }), lost.at <= end,
            !events.contains(where: { event in if case .elected = event.kind { event.at > lost.at && event.at <= start } else { false } }) { return "no leader" }
@@ -594,8 +606,9 @@ extension Model {
 
     private func drawVerdict(_ canvas: inout Canvas, _ rect: Rect) {
         let keys: [Span] = [Span("W", .key, .bold), Span(workload.isOn ? " stops  " : " starts  ", .faint), Span("e", .key, .bold), Span(" settings", .faint)]
-        guard let spans = verdictSpans else {
-            let spans = [Span("workload: ", .dim), Span(workload.settings.summary, .text), Span("   ", .dim)] + keys
+        guard let spans = verdictSpans(width: rect.columns - 2) else {
+            var spans = [Span("workload: ", .dim), Span(workload.settings.summary, .text), Span("   ", .dim)]
+            if (spans + keys).cellWidth < rect.columns - 2 { spans += keys }
             canvas.spans(spans, rect.column + 1, rect.row, width: rect.columns - 2)
             return
         }
@@ -604,23 +617,29 @@ extension Model {
     }
 
     /// What the workload's check says so far, or said at its end; nil when no workload has run. For any view.
-    var verdictSpans: [Span]? {
+    func verdictSpans(width: Int) -> [Span]? {
         guard let last = workload.last else { return nil }
         let verdict = last.verdict
         if let newest = verdict.violations.last {
             return [Span("✕ \(Format.plural(Int64(verdict.violations.count), "violation")): ", .bad, .bold), Span(newest, .bad)]
         }
-        var spans: [Span]
-        if verdict.confirmedWrites >= verdict.acknowledgedWrites {
-            spans = [Span("✓ ", .ok, .bold), Span("\(Format.count(verdict.acknowledgedWrites)) acknowledged writes readable", .text)]
-        } else {
-            spans = [Span("✓ ", .ok, .bold), Span("\(Format.count(verdict.confirmedWrites)) of \(Format.count(verdict.acknowledgedWrites)) acknowledged writes read back", .text)]
-            if last.isFinal { spans[0] = Span("? ", .warn, .bold) }
+        // From all there is to say to what must be said.
+        for isShort in [false, true] {
+            let writes = isShort ? "writes" : "acknowledged writes"
+            var spans: [Span]
+            if verdict.confirmedWrites >= verdict.acknowledgedWrites {
+                spans = [Span("✓ ", .ok, .bold), Span("\(Format.count(verdict.acknowledgedWrites)) acknowledged writes readable", .text)]
+            } else {
+                spans = [Span("✓ ", .ok, .bold), Span("\(Format.count(verdict.confirmedWrites)) of \(Format.count(verdict.acknowledgedWrites)) \(writes) read back", .text)]
+                if last.isFinal { spans[0] = Span("? ", .warn, .bold) }
+            }
+            let isLinearizable = last.settings.consistency == .linearizable
+            spans.append(Span(" · " + (isShort ? "" : "per-key ") + (isLinearizable ? "history linearizable" : "history sound") + (last.isFinal || isShort ? "" : " so far"), .text))
+            if verdict.unknownWrites > 0 { spans.append(Span(" · \(Format.count(verdict.unknownWrites)) \(isShort ? "unanswered" : "without an answer")", .warn)) }
+            if !workload.isOn { spans.append(Span(last.isFinal ? " · ended" : " · reading everything back…", .dim)) }
+            if spans.cellWidth <= width || isShort { return spans }
         }
-        if last.settings.consistency == .linearizable { spans.append(Span(" · per-key history linearizable\(last.isFinal ? "" : " so far")", .text)) } else { spans.append(Span(" · serializable reads: values existed", .text)) }
-        if verdict.unknownWrites > 0 { spans.append(Span(" · \(Format.count(verdict.unknownWrites)) without an answer", .warn)) }
-        if !workload.isOn { spans.append(Span(last.isFinal ? " · ended" : " · reading everything back…", .dim)) }
-        return spans
+        return nil
     }
 }
 

@@ -82,7 +82,7 @@ extension Model {
     /// All of what the heat map shows.
     var shownHistogram: LatencyHistogram? {
         let time = heatTime(columns: heatColumnCount)
-        return latency.sum(heatKeys, from: time.from, to: time.to, isFine: time.isFine)?.histogram
+        return latency.sum(heatKeys(latency.source), from: time.from, to: time.to, isFine: time.isFine)?.histogram
     }
 
     /// The leader (nil), then each node.
@@ -145,8 +145,8 @@ extension Model {
             if let node = latency.node, !cluster.members.isEmpty, !cluster.members.contains(where: { $0.id == node }) { latency.node = nil }
         }
         let isWanted = screen == .latency && replay == nil
-        if isWanted != latency.isScraping {
-            latency.isScraping = isWanted
+        if isWanted != (latency.scrapingSince != nil) {
+            latency.scrapingSince = isWanted ? now : nil
             commands.append(.scrapeMetrics(isWanted))
         }
     }
@@ -154,7 +154,7 @@ extension Model {
     /// `step`: 0 for a click, else rows that the wheel turned.
     mutating func mouseInLatency(_ position: Position, step: Int, _ body: Rect, _ commands: inout [Command]) {
         let layout = latencyLayout(body)
-        if layout.heat.contains(position) {
+        if layout.heat.contains(position) || layout.companion.contains(position) {
             panel = .heat
             if step != 0 { moveCursor(step.signum()); return }
             let area = Model.heatColumns(layout.heat)

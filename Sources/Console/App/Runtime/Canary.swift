@@ -13,7 +13,6 @@ final class Canary: Sendable {
     static let prefix = "/quarterdeck/canary/"
     static let periodNanoseconds: Int64 = 20_000_000
     private static let timeoutNanoseconds: Int64 = 1_000_000_000
-    private static let quietNanoseconds: Int64 = 10_000_000_000
     /// A write that took longer is a sign of trouble.
     private static let troubleMicroseconds = 100_000
     private static let batchNanoseconds: Int64 = 100_000_000
@@ -33,11 +32,14 @@ final class Canary: Sendable {
     }
 
     private let configuration: ClientConfiguration
+    private let quietNanoseconds: Int64
     private let post: @Sendable (DataEvent) -> Void
     private let state = Mutex(State())
 
-    init(configuration: ClientConfiguration, post: @escaping @Sendable (DataEvent) -> Void) {
+    /// - Parameter quiet: how long nothing must have been wrong before it ends by itself.
+    init(configuration: ClientConfiguration, quiet: TimeSpan = .seconds(10), post: @escaping @Sendable (DataEvent) -> Void) {
         self.configuration = configuration
+        quietNanoseconds = quiet.nanoseconds
         self.post = post
     }
 
@@ -54,7 +56,7 @@ final class Canary: Sendable {
 
     /// Something is about to be done to the nodes.
     func arm() {
-        state.withLock { $0.armedUntil = max($0.armedUntil, Clock.monotonicNanoseconds() + Canary.quietNanoseconds) }
+        state.withLock { $0.armedUntil = max($0.armedUntil, Clock.monotonicNanoseconds() + quietNanoseconds) }
         start()
     }
 
@@ -148,7 +150,7 @@ final class Canary: Sendable {
             if number >= state.firstWrite { state.writes[number - state.firstWrite] = write }
             if let answer { state.ledger.acknowledge(answer.header.revision.rawValue) }
             if answer == nil || took > Canary.troubleMicroseconds, state.armedUntil > 0 {
-                state.armedUntil = max(state.armedUntil, Clock.monotonicNanoseconds() + Canary.quietNanoseconds)
+                state.armedUntil = max(state.armedUntil, Clock.monotonicNanoseconds() + quietNanoseconds)
             }
         }
     }

@@ -98,6 +98,9 @@ struct ConsistencyChecker: Sendable {
     /// Keys that were written or may have been, ascending.
     var touchedKeys: [Int] { keys.keys.sorted() }
 
+    /// Writes that are remembered one by one.
+    var historyCount: Int { writes.count }
+
     // MARK: Writes
 
     /// Numbers the write that is about to be sent.
@@ -266,7 +269,7 @@ struct ConsistencyChecker: Sendable {
             return false
         }
         if version > known + Int64(state.open) {
-            fault(key, "written \(version) times by revision \(found.revision), but only \(known + Int64(state.open)) writes were made (read at \(text(token.start)))")
+            fault(key, "written \(version) times by revision \(found.revision), though no more than \(known + Int64(state.open)) of this workload's can have happened (read at \(text(token.start)))")
             return false
         }
         return true
