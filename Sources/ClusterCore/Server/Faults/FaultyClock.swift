@@ -56,8 +56,8 @@ public final class FaultyClock: NodeClock {
 
     public func obey(_ treatment: ClockTreatment) {
         var treatment = treatment
-        // A clock may run at a tenth of its speed but neither stand still nor run backwards.
-        treatment.driftPartsPerMillion = max(-900_000, treatment.driftPartsPerMillion)
+        // A clock may run at a hundredth of its speed but neither stand still nor run backwards.
+        treatment.driftPartsPerMillion = max(-990_000, treatment.driftPartsPerMillion)
         let changed = state.withLockedValue { state -> (@Sendable () -> Void)? in
             guard treatment != state.treatment else { return nil }
             let real = base.now()

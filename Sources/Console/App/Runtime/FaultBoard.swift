@@ -258,7 +258,7 @@ actor FaultBoard {
         case .clock(_, .jump(let milliseconds)):
             guard milliseconds != 0, abs(milliseconds) <= 100 * 366 * 86_400_000 else { throw NodeHostError("the clock must jump by something, and by a century at most") }
         case .clock(_, .drift(let partsPerMillion)):
-            guard partsPerMillion != 0, (-900_000...1_000_000).contains(partsPerMillion) else { throw NodeHostError("the drift must lie between -900000 and 1000000 ppm") }
+            guard partsPerMillion != 0, (-990_000...1_000_000).contains(partsPerMillion) else { throw NodeHostError("the drift must lie between -990000 and 1000000 ppm") }
         default: break
         }
     }
