@@ -74,9 +74,6 @@ struct ClusterTracker {
         unstableUntil = max(unstableUntil, at.advanced(byMilliseconds: ClusterTracker.unrestMilliseconds))
     }
 
-    /// This console started the nodes and knows their processes.
-    private var isHosted: Bool { state.kind == .playground }
-
     private func index(_ id: UInt64) -> Int? { state.members.firstIndex { $0.id == id } }
     func name(_ id: UInt64) -> String { index(id).map { state.members[$0].name } ?? String(id, radix: 16) }
 

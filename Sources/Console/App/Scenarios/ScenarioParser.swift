@@ -24,6 +24,8 @@ struct ScenarioParser {
             root = try Yams.compose(yaml: text)
         } catch let YamlError.scanner(_, problem, mark, _), let YamlError.parser(_, problem, mark, _), let YamlError.composer(_, problem, mark, _) {
             throw parser.failure(mark.line, "not valid YAML: \(problem)")
+        } catch let YamlError.duplicatedKeysInMapping(duplicates, context) {
+            throw parser.failure(context.mark.line, "\(duplicates.map { "\"\($0)\"" }.joined(separator: ", ")) there twice")
         } catch {
             throw ScenarioFailure(description: "\(file): not valid YAML: \(String(describing: error).split(separator: "\n").first ?? "")")
         }
@@ -45,7 +47,6 @@ struct ScenarioParser {
             guard case .scalar(let scalar) = name else { throw failure(name, "\(what): a name must be a word") }
             let key = scalar.string
             if let known, !known.contains(key) { throw failure(name, "\(what): unknown entry \"\(key)\"; known: \(ScenarioParser.list(known))") }
-            if found.contains(where: { $0.key == key }) { throw failure(name, "\(what): \"\(key)\" is there twice") }
             found.append((key, name, value))
         }
         return found

@@ -29,6 +29,8 @@ final class ScenarioRunner: Sendable {
         var startedAt: Int64 = 0
         var step = 0
         var caption: String
+        /// Captions that were there before.
+        var read: Set<String> = []
         var picked: [String: [UInt64]] = [:]
         /// When, and under whom, the latest thing was done to the nodes.
         var mark: (at: Int64, leader: UInt64?, term: UInt64) = (0, nil, 0)
@@ -162,15 +164,15 @@ final class ScenarioRunner: Sendable {
     }
 
     private func caption(_ text: String) async {
-        let isNew = state.withLock { state in
+        let (isOther, isNew) = state.withLock { state in
             defer { state.caption = text }
-            return state.caption != text
+            return (state.caption != text, state.read.insert(text).inserted)
         }
-        guard isNew else { return }
+        guard isOther else { return }
         report(.caption(text))
         tell()
-        // As long as one reads it.
-        if isWatched { try? await Task.sleep(for: .milliseconds(min(6_000, 1_200 + 35 * text.count))) }
+        // As long as one reads it; a glance suffices for what was there before.
+        if isWatched { try? await Task.sleep(for: .milliseconds(isNew ? min(6_000, 1_200 + 35 * text.count) : 800)) }
     }
 
     private func name(_ node: UInt64) -> String { stage.nodes.first { $0.id == node }?.name ?? String(node, radix: 16) }
