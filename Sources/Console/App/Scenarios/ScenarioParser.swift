@@ -352,7 +352,7 @@ struct ScenarioParser {
     }
 
     private func disk(_ words: ArraySlice<String>, _ node: Node, _ what: String) throws(ScenarioFailure) -> Scenario.FaultForm {
-        guard let index = words.firstIndex(where: { ["slow", "stuck", "full", "broken"].contains($0) }) else {
+        guard let index = words.lastIndex(where: { ["slow", "stuck", "full", "broken"].contains($0) }), index > words.startIndex else {
             throw failure(node, "\(what): a disk is slow 200ms, stuck, full or broken")
         }
         let nodes = try selector(words[..<index].joined(separator: " "), node, what)
@@ -374,7 +374,7 @@ struct ScenarioParser {
     }
 
     private func clock(_ words: ArraySlice<String>, _ node: Node, _ what: String) throws(ScenarioFailure) -> Scenario.FaultForm {
-        guard let index = words.firstIndex(where: { ["jump", "drift"].contains($0) }), words.count == index - words.startIndex + 2 else {
+        guard let index = words.lastIndex(where: { ["jump", "drift"].contains($0) }), index > words.startIndex, words.count == index - words.startIndex + 2 else {
             throw failure(node, "\(what): a clock does a jump +5s (or -5s) or a drift 500ppm")
         }
         let nodes = try selector(words[..<index].joined(separator: " "), node, what)
