@@ -106,7 +106,7 @@ final class FaultTestBed: Sendable {
 
     /// Again until it is acknowledged.
     func write(_ key: String, _ value: String = "v", at id: MemberID) async throws {
-        try await wait("\(key) written at \(id)") { try await self.put(key, value, at: id).code == .ok }
+        try await wait("\(key) written at \(id)") { try await self.put(key, value, at: id, timeout: .seconds(1)).code == .ok }
     }
 
     /// How long a put takes that is acknowledged at the first attempt.

@@ -63,7 +63,6 @@ import Testing
             _ = try await bed.leader()
             try await bed.waitForAgreement()
             #expect(try await bed.local("new", at: old) == "v")
-            #expect(try await bed.local("lost", at: old) == nil)
         }
     }
 
@@ -252,12 +251,12 @@ import Testing
             let leader = try await bed.leader()
             let victim = bed.followers(of: leader)[0]
             let rest = bed.ids.filter { $0 != victim }
-            let node = try #require(bed.cluster.node(victim))
+            let ended = try #require(bed.cluster.node(victim)?.ended)
             var plan = FaultPlan()
             plan[disk: victim.rawValue].failure = failure
             bed.cluster.obey(plan)
             try await bed.write("during", at: leader)
-            let reason = try #require(try await node.ended.get())
+            let reason = try #require(try await ended.get())
             #expect("\(reason)".contains(failure == .full ? "No space left on device" : "Input/output error"))
             try await bed.wait("the cluster to forget it") { bed.cluster.node(victim) == nil }
             try await bed.write("without", at: try await bed.leader(among: rest))
@@ -296,9 +295,12 @@ import Testing
             let from = bed.noteCount
             var plan = FaultPlan()
             plan[clock: victim.rawValue].offsetMilliseconds = 3_600_000
-            plan[clock: victim.rawValue].leapMilliseconds = 3_600_000
-            bed.cluster.obey(plan)
-            try await bed.wait("its election timeout") { bed.hasTimedOut(victim, since: from) }
+            // Over its deadline but not far: after a long gap it would think that it had been stopped, and wait anew.
+            try await bed.wait("its election timeout") {
+                plan[clock: victim.rawValue].leapMilliseconds += 1_900
+                bed.cluster.obey(plan)
+                return try await eventually(within: .milliseconds(500)) { bed.hasTimedOut(victim, since: from) }
+            }
             let stamp = bed.notes(victim, since: from).last!.at.milliseconds
             #expect(abs(stamp - SystemClock().wall().milliseconds - 3_600_000) < 60_000)
             bed.cluster.obey(FaultPlan())

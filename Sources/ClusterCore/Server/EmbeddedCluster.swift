@@ -116,10 +116,7 @@ public final class EmbeddedCluster: @unchecked Sendable {
         let node = try await Node.start(configurations[at], in: environment)
         latest.withLockedValue { $0[id] = Life(node) }
         running.withLockedValue { $0[id] = node }
-        node.ended.whenSuccess { [weak self] error in
-            self?.running.withLockedValue { if $0[id] === node { $0[id] = nil } }
-            _ = error
-        }
+        node.ended.whenSuccess { [weak self] _ in self?.forget(node, id) }
     }
 
     /// Files and directory lock of a life that has ended close with its last reference, which a task that is just ending may still hold.
@@ -145,8 +142,19 @@ public final class EmbeddedCluster: @unchecked Sendable {
         return try faults[id]!.tearLog(dataDirectory: place.dataDirectory, founders: nodes.map(\.id))
     }
 
-    public func stop(_ id: MemberID) async { await node(id)?.stop() }
-    public func kill(_ id: MemberID) async { await node(id)?.kill() }
+    public func stop(_ id: MemberID) async {
+        guard let node = node(id) else { return }
+        await node.stop()
+        forget(node, id)
+    }
+    public func kill(_ id: MemberID) async {
+        guard let node = node(id) else { return }
+        await node.kill()
+        forget(node, id)
+    }
+
+    /// Its own end is announced a moment after `stop` and `kill` return.
+    private func forget(_ node: Node, _ id: MemberID) { running.withLockedValue { if $0[id] === node { $0[id] = nil } } }
 
     /// Stops every node cleanly and gives the threads back.
     public func stop() async {

@@ -88,26 +88,24 @@ final class EmbeddedNodeHost: NodeHost, @unchecked Sendable {
     }
 
     func kill(_ id: UInt64) async throws {
-        let node = try running(id)
+        _ = try running(id)
         set(id, .dead(reason: "killed"))
-        await node.kill()
+        await cluster.kill(MemberID(id))
     }
 
     func stop(_ id: UInt64) async throws {
-        await end(try running(id))
+        await end(try running(id), id)
         set(id, .dead(reason: "stopped"))
     }
 
-    private func end(_ node: Node) async {
+    private func end(_ node: Node, _ id: UInt64) async {
         // One that stands still can neither hand over nor finish what it has begun.
         await node.setPaused(false)
-        await node.stop()
-        // The cluster forgets a node when its end is announced, which may be a moment after `stop` returned.
-        _ = try? await node.ended.get()
+        await cluster.stop(MemberID(id))
     }
 
     func restart(_ id: UInt64) async throws {
-        if let node = cluster.node(MemberID(id)) { await end(node) }
+        if let node = cluster.node(MemberID(id)) { await end(node, id) }
         set(id, .starting)
         do {
             try await cluster.start(MemberID(id))
