@@ -52,7 +52,10 @@ import Wire
         }
         let live = try await server { $0.serveRange(as: "live") }
         let client = try EtcdClient(configuration: quick(leaderless.endpoint, live.endpoint))
-        #expect(try await client.get("who")?.valueText == "live")
+        let attempts = NIOLockedValueBox<[Int]>([])
+        let options = CallOptions(onAttempts: { count in attempts.withLockedValue { $0.append(count) } })
+        #expect(try await client.get("who", options: options)?.valueText == "live")
+        #expect(attempts.withLockedValue { $0 } == [2], "told once, with all attempts")
         await client.close()
         try await leaderless.stop()
         try await live.stop()

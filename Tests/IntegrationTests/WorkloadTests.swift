@@ -51,6 +51,26 @@ private final class Posted<Element: Sendable>: Sendable {
     var all: [Element] { list.withLock { $0 } }
 }
 
+extension Posted where Element == DataEvent {
+    var canaryWrites: [CanaryWrite] {
+        var writes: [CanaryWrite] = []
+        for case .canary(let batch) in all { writes += batch }
+        return writes
+    }
+
+    var canaryCheck: CanaryCheck? {
+        var last: CanaryCheck?
+        for case .canaryCheck(let check) in all { last = check }
+        return last
+    }
+
+    var canarySwitches: [Bool] {
+        var switches: [Bool] = []
+        for case .isCanaryOn(let isOn) in all { switches.append(isOn) }
+        return switches
+    }
+}
+
 private func start(_ nodes: Nodes, _ settings: WorkloadSettings, _ samples: Posted<WorkloadSample>) throws -> (workload: Workload, task: Task<Void, Never>) {
     let workload = try Workload(configuration: nodes.configuration, settings: settings, leader: { nodes.leaderEndpoint() }, post: { samples.add($0) })
     return (workload, Task { await workload.run() })
@@ -130,8 +150,7 @@ extension Integration.WorkloadTests {
         let nodes = try await Nodes()
         let posted = Posted<DataEvent>()
         let canary = Canary(configuration: nodes.configuration) { posted.add($0) }
-        func writes() -> [CanaryWrite] { posted.all.flatMap { event in if case .canary(let writes) = event { writes } else { [] } } }
-        func check() -> CanaryCheck? { posted.all.compactMap { event in if case .canaryCheck(let check) = event { check } else { nil } }.last }
+        func writes() -> [CanaryWrite] { posted.canaryWrites }
         canary.setWished(true)
         try await eventually("50 writes") { writes().count >= 50 }
         try await nodes.host.kill(try nodes.leader())
@@ -139,7 +158,7 @@ extension Integration.WorkloadTests {
         try await eventually("100 acknowledged writes after the kill", seconds: 60) { writes()[before...].count { $0.outcome != .failed } >= 100 }
         canary.setWished(false)
         try await eventually("the end") { !canary.isRunning }
-        let all = writes(), last = try #require(check())
+        let all = writes(), last = try #require(posted.canaryCheck)
         #expect(zip(all, all.dropFirst()).allSatisfy { $0.dueMicroseconds < $1.dueMicroseconds }, "in order of being due")
         let periods = zip(all, all.dropFirst()).map { $1.dueMicroseconds - $0.dueMicroseconds }
         #expect(periods.sorted()[periods.count / 2] == Canary.periodNanoseconds / 1_000 || abs(periods.sorted()[periods.count / 2] - 20_000) < 100)
@@ -159,12 +178,11 @@ extension Integration.WorkloadTests {
         // No quorum for longer than the quiet time: it goes on until that is over.
         let killed = nodes.host.nodes.suffix(2).map(\.id)
         for id in killed { try await nodes.host.kill(id) }
-        try await eventually("70 failed writes") { posted.all.reduce(0) { sum, event in if case .canary(let writes) = event { sum + writes.count { $0.outcome == .failed } } else { sum } } >= 70 }
+        try await eventually("70 failed writes") { posted.canaryWrites.count { $0.outcome == .failed } >= 70 }
         #expect(canary.isRunning)
         for id in killed { try await nodes.host.restart(id) }
         try await eventually("the end by itself", seconds: 60) { !canary.isRunning }
-        let isOn = posted.all.compactMap { event in if case .isCanaryOn(let isOn) = event { isOn } else { nil } }
-        #expect(isOn == [true, false])
+        #expect(posted.canarySwitches == [true, false])
         await nodes.end()
     }
 
@@ -194,7 +212,7 @@ extension Integration.WorkloadTests {
             var found: CommandResult.Outcome?
             try await eventually("answer \(id)") {
                 events += mailbox.take()
-                found = events.compactMap { event in if case .finished(let result) = event, result.request.number == id { result.outcome } else { nil } }.first
+                for case .finished(let result) in events where result.request.number == id { found = result.outcome }
                 return found != nil
             }
             return found!
@@ -211,7 +229,8 @@ extension Integration.WorkloadTests {
         session.perform(.scrapeMetrics(true))
         try await eventually("figures of all three members") {
             events += mailbox.take()
-            return events.contains { event in if case .metrics(let samples) = event { samples.count == 3 && samples.allSatisfy { $0.walFsync != nil } } else { false } }
+            for case .metrics(let samples) in events where samples.count == 3 && samples.allSatisfy({ $0.walFsync != nil }) { return true }
+            return false
         }
         session.perform(.scrapeMetrics(false))
         // A workload that is refused, started, changed and ended.
@@ -220,7 +239,11 @@ extension Integration.WorkloadTests {
         #expect(problem.hasPrefix("value bytes"))
         session.perform(.setWorkload(RequestID(number: 4), settings: WorkloadSettings()))
         session.perform(.setWorkload(RequestID(number: 5), settings: WorkloadSettings(putsPerSecond: 20)))
-        func samples() -> [WorkloadSample] { events.compactMap { event in if case .workload(let sample) = event { sample } else { nil } } }
+        func samples() -> [WorkloadSample] {
+            var all: [WorkloadSample] = []
+            for case .workload(let sample) in events { all.append(sample) }
+            return all
+        }
         try await eventually("a sample under the new settings") {
             events += mailbox.take()
             return samples().contains { $0.settings.putsPerSecond == 20 && $0.put != nil }

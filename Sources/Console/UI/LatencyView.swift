@@ -71,8 +71,11 @@ extension Model {
         guard rows > 1, !bounds.isEmpty else { return [] }
         // Upper bounds of the bands, by their place. Four of our own double the latency, one of etcd's does.
         let isFine = bounds == LatencyHistogram.fineBounds
-        let first = isFine ? max(0, min(7, (bounds.lastIndex { $0 <= floor } ?? 0) / 4)) * 4 : 0
-        let unit = isFine ? 4 : 1, doublings = isFine ? 14 - first / 4 : bounds.count - 1, steps = rows - 2
+        let unit = isFine ? 4 : 1, steps = rows - 2
+        var first = isFine ? max(0, min(7, (bounds.lastIndex { $0 <= floor } ?? 0) / 4)) * 4 : 0
+        // Room to spare beyond four seconds goes below the floor.
+        if isFine, steps > 16 - first / 4 { first = max(0, 16 - steps) * 4 }
+        let doublings = isFine ? 14 - first / 4 : bounds.count - 1
         var edges = [first]
         if steps >= doublings {
             // A row for each, or for each half.
@@ -358,7 +361,7 @@ extension Model {
         if let worst = nodeP99(.walFsync).max(by: { $0.p99 < $1.p99 }), cluster.members.count > 1 {
             remarks.append([Span("slowest disk: ", .dim), Span(memberName(worst.node), .text), Span("  wal fsync p99 ", .dim), Span(Format.milliseconds(worst.p99), Style.latency(worst.p99))])
         }
-        if !isOurs, cluster.kind == .attached { remarks.append([Span("◊ only our own server tells these stages", .faint)]) }
+        if !isOurs, cluster.kind == .attached { remarks.append([Span("◊ told by our own server only", .faint)]) }
         if row + remarks.count > inside.endRow { row -= 1 }
         for remark in remarks where row < inside.endRow {
             canvas.spans(remark, inside.column + 1, row, width: inside.columns - 2)
@@ -565,8 +568,9 @@ extension Model {
         // The disks of those seconds: what is over the limit, worst first.
         let from = start.milliseconds / 1_000, to = end.milliseconds / 1_000 + 2
         let disks = cluster.members.compactMap { member -> (text: String, p99: Int)? in
-            guard let p99 = latency.sum(latency.keys(.walFsync, nodes: [member.id], now: now), from: from, to: to, isFine: true)?.histogram.quantile(0.99), p99 > LatencyState.fsyncLimitMicroseconds else { return nil }
-            return ("\(member.name) fsync \(Format.milliseconds(p99))ms", p99)
+            guard let sum = latency.sum(latency.keys(.walFsync, nodes: [member.id], now: now), from: from, to: to, isFine: true)?.histogram,
+                  let p99 = sum.quantile(0.99), p99 > LatencyState.fsyncLimitMicroseconds else { return nil }
+            return ("\(member.name) fsync \(sum.boundsMicroseconds == LatencyHistogram.fineBounds ? "" : "≤")\(Format.milliseconds(p99))ms", p99)
         }.sorted { $0.p99 > $1.p99 }
         var parts = Array(faults.prefix(2))
         parts += disks.prefix(2).map(\.text).filter { disk in !faults.contains { $0.hasPrefix(disk.prefix { $0 != " " } + " fsync") } }

@@ -93,7 +93,7 @@ extension Model {
     }
 
     private mutating func moveInLatency(_ delta: Int) {
-        if panel == .slow { latency.slowSelection += delta } else if panel == .stages || panel == .fsync { chooseNode(delta.signum()) } else { moveCursor(-delta) }
+        if panel == .slow { latency.slowSelection = min(max(0, latency.slowSelection + delta), max(0, slowRows.count - 1)) } else if panel == .stages || panel == .fsync { chooseNode(delta.signum()) } else { moveCursor(-delta) }
     }
 
     private mutating func moveCursor(_ delta: Int) {
@@ -141,7 +141,7 @@ extension Model {
     /// After every change: selections inside their lists; the runtime reads `/metrics` while it is looked at.
     mutating func settleLatency(_ commands: inout [Command]) {
         if screen == .latency {
-            latency.slowSelection = min(max(0, latency.slowSelection), max(0, slowRows.count - 1))
+            latency.slowSelection = min(max(0, latency.slowSelection), max(0, verdictViolations.count + latency.slow.count - 1))
             if let node = latency.node, !cluster.members.isEmpty, !cluster.members.contains(where: { $0.id == node }) { latency.node = nil }
         }
         let isWanted = screen == .latency && replay == nil

@@ -11,7 +11,7 @@ struct WorkloadForm: Hashable, Sendable {
             case .valueBytes: "value bytes"
             case .keyCount: "keys"
             case .distribution: "key choice"
-            case .consistency: "gets"
+            case .consistency: "gets are"
             case .target: "ask"
             case .pace: "pace"
             }
