@@ -48,9 +48,10 @@ import Testing
         #expect(first.role == .leader && first.leader == first.vote && first.term.rawValue >= 1 && first.timerLeft == nil && first.peers.isEmpty)
         #expect(abs(Int64(Date().timeIntervalSince1970 * 1e6) - first.time.wallMicroseconds) < 30_000_000)
         // Taken up again it repeats nothing, and tells what is written.
+        let last = position
         try await within(.seconds(20)) {
             var hasWritten = false
-            for try await update in client.observe(endpoint, after: position) {
+            for try await update in client.observe(endpoint, after: last) {
                 #expect(update.events.isEmpty && update.missed == 0)
                 if !hasWritten {
                     hasWritten = true

@@ -72,6 +72,15 @@ private final class Observer: Sendable {
     var responses: [PBObserveResponse] { told.withLockedValue { $0 } }
     var events: [PBObservedEvent] { responses.flatMap(\.events) }
     var states: [PBObservedState] { responses.filter(\.hasState).map(\.state) }
+    var stageTotals: [PBObservedStage.Stage: UInt64] {
+        var totals: [PBObservedStage.Stage: UInt64] = [:]
+        for state in states {
+            for stage in state.stages {
+                for count in stage.counts { totals[stage.stage, default: 0] += count }
+            }
+        }
+        return totals
+    }
     func kinds(from: Int = 0) -> [PBObservedEvent.OneOf_Kind] { events.dropFirst(from).compactMap(\.kind) }
 }
 
@@ -275,13 +284,12 @@ private final class Observer: Sendable {
             let states = try #require(leader()).states
             var totals: [PBObservedStage.Stage: UInt64] = [:]
             #expect(await eventually {
-                totals = [:]
-                for stage in leader()!.states.flatMap(\.stages) { totals[stage.stage, default: 0] += stage.counts.reduce(0, +) }
+                totals = leader()!.stageTotals
                 return totals[.backendCommit] ?? 0 > 0
             })
             // The first state brings none of what was measured before it.
             for stage in [.logWrite, .quorumWait, .apply, .replicate] as [PBObservedStage.Stage] { #expect(totals[stage] ?? 0 >= 30, "\(stage) in \(totals)") }
-            #expect(observers[0].states.flatMap(\.stages).filter { $0.stage == .queue }.flatMap(\.counts).reduce(0, +) >= 45)
+            #expect(observers[0].stageTotals[.queue] ?? 0 >= 45)
             // While the log moves about ten a second, never more.
             let times = states.map(\.monotonicNanoseconds)
             #expect(zip(times, times.dropFirst()).allSatisfy { $1 - $0 >= 9_000_000 })
