@@ -143,19 +143,6 @@ final class EmbeddedNodeHost: NodeHost, @unchecked Sendable {
         }
     }
 
-    func transferLeadership(to id: UInt64) async throws {
-        _ = try running(id)
-        let target = MemberID(id)
-        guard let leader = cluster.nodes.lazy.compactMap({ self.cluster.node($0.id) }).first(where: { $0.status?.raft.role == .leader }) else {
-            throw NodeHostError("there is no leader that could hand over")
-        }
-        do {
-            try await leader.moveLeader(to: target)
-        } catch {
-            throw NodeHostError("\(name(id)) did not take over: \(error.message)")
-        }
-    }
-
     // MARK: The end
 
     func shutDown() async {

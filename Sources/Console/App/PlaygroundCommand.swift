@@ -54,7 +54,7 @@ struct PlaygroundCommand: ParsableCommand {
         cluster.serverVersion = options.engine == .etcd ? host.engine : "quarterdeck \(Version.text)"
         cluster.isPushed = options.engine != .etcd
         let connection = ConnectionOptions(endpoints: host.nodes.map(\.clientEndpoint))
-        let runner = try ClusterSession(cluster: cluster, connection: connection, host: host, playground: options, scenario: scenario, mailbox: mailbox)
+        let runner = try ClusterSession(cluster: cluster, connection: connection, host: host, playground: options, scenario: scenario, mailbox: mailbox, logs: funnel)
         try ConsoleSession(flags: console, signals: signals, mailbox: mailbox, runner: runner, cluster: cluster).run()
     }
 }

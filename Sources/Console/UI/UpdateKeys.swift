@@ -298,13 +298,7 @@ extension Model {
 
     /// The etcdctl line that reads what a row shows, quoted for a shell.
     static func etcdctlLine(_ row: KeyRow) -> String {
-        let bytes = row.path.bytes
-        let quoted: String
-        if Format.isText(bytes), !bytes.contains(UInt8(ascii: "'")), !bytes.contains(0x0a) {
-            quoted = "'" + String(decoding: bytes, as: UTF8.self) + "'"
-        } else {
-            quoted = "$'" + bytes.map { $0 >= 0x20 && $0 < 0x7f && $0 != UInt8(ascii: "'") && $0 != UInt8(ascii: "\\") ? String(Character(Unicode.Scalar($0))) : "\\x" + Format.hexByte($0) }.joined() + "'"
-        }
+        let quoted = EtcdctlText.quoted(row.path.bytes)
         if case .directory = row.kind { return "etcdctl get --prefix --keys-only \(quoted)" }
         return "etcdctl get \(quoted)"
     }

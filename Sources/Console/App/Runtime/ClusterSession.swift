@@ -15,6 +15,7 @@ final class ClusterSession: CommandRunner {
     let faults: FaultBoard?
     let canary: Canary
     let scenarios: ScenarioDesk?
+    private let journal: Journal
     private let state = Mutex(State())
 
     /// Work under way that a later command replaces or ends.
@@ -37,7 +38,7 @@ final class ClusterSession: CommandRunner {
     ///   - scenario: is played as soon as they run.
     /// - Throws: `CommandFailure` when the endpoints or TLS files cannot be used. Connects to nothing yet.
     init(cluster: ClusterState, connection: ConnectionOptions, host: (any NodeHost)?, playground: PlaygroundOptions = PlaygroundOptions(),
-         scenario: Scenario? = nil, mailbox: Mailbox) throws {
+         scenario: Scenario? = nil, mailbox: Mailbox, logs: LogFunnel? = nil) throws {
         let configuration: ClientConfiguration
         do {
             configuration = try ClusterSession.configuration(connection)
@@ -47,6 +48,7 @@ final class ClusterSession: CommandRunner {
         }
         self.mailbox = mailbox
         self.host = host
+        journal = Journal(logs ?? LogFunnel(mailbox))
         let monitor = ClusterMonitor(client: client, cluster: cluster, host: host, mailbox: mailbox)
         self.monitor = monitor
         faults = host.map { host in
@@ -106,6 +108,7 @@ final class ClusterSession: CommandRunner {
     func perform(_ command: Command) {
         // What clients feel is worth seeing from just before.
         if host != nil, ClusterSession.disturbsNodes(command) { canary.arm() }
+        journal.began(command)
         switch command {
         case .loadDirectory(let request): background { await self.loadDirectory(request) }
         case .loadValue(let id, let key, let revision): preview { await self.loadValue(id, key, revision) }
@@ -314,8 +317,9 @@ final class ClusterSession: CommandRunner {
     // MARK: Answers
 
     func finish(_ id: RequestID, _ outcome: CommandResult.Outcome, since start: Int64, removed: [UI.KeyValue] = [], removedCount: Int64 = 0) {
-        mailbox.post(.finished(CommandResult(request: id, outcome: outcome, durationMicroseconds: Clock.microseconds(since: start), removed: removed,
-                                             removedCount: removedCount)))
+        let microseconds = Clock.microseconds(since: start)
+        mailbox.post(.finished(CommandResult(request: id, outcome: outcome, durationMicroseconds: microseconds, removed: removed, removedCount: removedCount)))
+        journal.ended(id, outcome, microseconds: microseconds, removedCount: removedCount)
     }
 
     /// One line for a person.
