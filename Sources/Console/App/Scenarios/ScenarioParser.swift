@@ -25,7 +25,7 @@ struct ScenarioParser {
         } catch let YamlError.scanner(_, problem, mark, _), let YamlError.parser(_, problem, mark, _), let YamlError.composer(_, problem, mark, _) {
             throw parser.failure(mark.line, "not valid YAML: \(problem)")
         } catch let YamlError.duplicatedKeysInMapping(duplicates, context) {
-            throw parser.failure(context.mark.line, "\(duplicates.map { "\"\($0)\"" }.joined(separator: ", ")) there twice")
+            throw parser.failure(context.mark.line, "\(duplicates.map { "\"\($0)\"" }.joined(separator: ", ")) is there twice")
         } catch {
             throw ScenarioFailure(description: "\(file): not valid YAML: \(String(describing: error).split(separator: "\n").first ?? "")")
         }
