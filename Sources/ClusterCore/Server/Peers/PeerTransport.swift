@@ -170,6 +170,7 @@ private final class PeerLink {
     func connect() {
         guard transport.mayConnect, channel == nil, !isConnecting else { return }
         isConnecting = true
+        // Held until the attempt has ended and the connection is closed: both may come after the node's own end.
         let transport = transport
         let this = UncheckedBox(self)
         ClientBootstrap(group: transport.loop)
@@ -177,11 +178,11 @@ private final class PeerLink {
             .connectTimeout(PeerTransport.connectTimeout)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHandler(PeerSender { this.value.disconnected() })
+                    try channel.pipeline.syncOperations.addHandler(PeerSender { withExtendedLifetime(transport) { this.value.disconnected() } })
                 }
             }
             .connect(host: address.host, port: address.port)
-            .whenComplete { result in this.value.connected(result) }
+            .whenComplete { result in withExtendedLifetime(transport) { this.value.connected(result) } }
     }
 
     private func connected(_ result: Result<any Channel, any Error>) {
