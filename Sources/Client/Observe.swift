@@ -71,6 +71,10 @@ public struct ObservedEvent: Sendable, Hashable {
         case peerFound(MemberID)
         /// What changed, for people.
         case membershipChanged(String)
+        /// The log's disk has not finished a write for this long: a leader hands over, another member does not campaign.
+        case diskStuck(after: TimeSpan)
+        /// It finished the write after this long.
+        case diskRecovered(after: TimeSpan)
     }
 
     public var time: ObservedTime
@@ -302,6 +306,8 @@ extension ObservedEvent {
         case .peerLost(let peer): kind = .peerLost(MemberID(peer))
         case .peerFound(let peer): kind = .peerFound(MemberID(peer))
         case .membershipChanged(let text): kind = .membershipChanged(text)
+        case .diskStuck(let microseconds): kind = .diskStuck(after: .microseconds(microseconds))
+        case .diskRecovered(let microseconds): kind = .diskRecovered(after: .microseconds(microseconds))
         case nil: return nil
         }
     }

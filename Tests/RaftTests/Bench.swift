@@ -126,6 +126,10 @@ final class Bench {
     var delivered = 0
     /// What each member's store holds, for snapshots.
     private var wire: [Message] = []
+    /// Members whose disk finishes nothing.
+    var stuck: Set<UInt64> = []
+    /// Members whose process is gone: nothing reaches them, nothing leaves them.
+    var dead: Set<UInt64> = []
 
     init(_ count: Int, voters: Int? = nil, options: RaftOptions = benchOptions()) {
         let ids = (1...UInt64(count)).map { $0 }
@@ -135,7 +139,7 @@ final class Bench {
     }
 
     subscript(_ id: UInt64) -> Single { members[Int(id) - 1] }
-    var leader: Single? { members.filter { $0.core.isLeader }.max { $0.core.term < $1.core.term } }
+    var leader: Single? { living.filter { $0.core.isLeader }.max { $0.core.term < $1.core.term } }
     var now: Instant { members[0].now }
 
     func give(_ event: RaftEvent, to id: UInt64) {
@@ -143,13 +147,23 @@ final class Bench {
         settle()
     }
 
-    private func collect(_ effects: [RaftEffect]) { wire += effects.sent.filter(passes) }
+    private func collect(_ effects: [RaftEffect]) { wire += effects.sent.filter { passes($0) && !dead.contains($0.to.rawValue) } }
+
+    /// Ends a member's process; `noticing` learn of it by their connections at once.
+    func kill(_ id: UInt64, noticing: [UInt64]) {
+        dead.insert(id)
+        wire.removeAll { $0.to == member(id) }
+        for other in noticing { collect(self[other].step(.peerUnreachable(member(id)), .peerGone(member(id)))) }
+        settle()
+    }
+
+    var living: [Single] { members.filter { !dead.contains($0.core.id.rawValue) } }
 
     /// Delivers and syncs until nothing is left.
     func settle() {
         while true {
             var isIdle = true
-            for single in members where !single.unsynced.isEmpty {
+            for single in living where !single.unsynced.isEmpty && !stuck.contains(single.core.id.rawValue) {
                 isIdle = false
                 collect(single.sync())
             }
@@ -168,7 +182,7 @@ final class Bench {
         let end = now + span
         while now < end {
             for single in members { single.wait(.milliseconds(1)) }
-            for single in members where single.core.nextDeadline <= now { collect(single.step(.timer)) }
+            for single in living where single.core.nextDeadline <= now { collect(single.step(.timer)) }
             settle()
         }
     }

@@ -109,7 +109,8 @@ import Testing
         let single = Single(term: 1, entries: [entry(1, 1), change], applied: 1)
         #expect(single.core.configuration.voters == [2, 3].map(member))
         #expect(single.core.committedConfiguration == three)
-        #expect(single.core.nextDeadline == .distantFuture)
+        // Not committed yet: the others may need it to lead once more.
+        #expect(single.core.nextDeadline < .zero + T * 2)
     }
 
     @Test func clusterGrowsShrinksAndSwapsMembers() {

@@ -31,19 +31,30 @@ import Testing
         })
     }
 
-    @Test func candidateAsksOnlyAfterItsOwnVoteIsDurable() {
+    @Test func candidateAsksWhileItWritesItsOwnVoteAndLeadsOnlyWithIt() {
         let single = Single()
         single.waitForDeadline()
         let effects = single.receive(.voteReply(granted: true, isPreVote: true, refusal: nil), from: 2, term: 1)
         #expect(single.core.role == .candidate)
         #expect(effects.persisted.map(\.hardState) == [HardState(term: Term(1), vote: member(1))])
-        #expect(effects.sent.isEmpty)
-        // Another's vote alone is no majority while the own one is not durable.
+        #expect(effects.sent.count { if case .requestVote(_, false, false) = $0.body { true } else { false } } == 2)
+        // The others' votes are a majority, but a crash now would let it win the same term a second time.
         single.receive(.voteReply(granted: true, isPreVote: false, refusal: nil), from: 2, term: 1)
+        single.receive(.voteReply(granted: true, isPreVote: false, refusal: nil), from: 3, term: 1)
         #expect(single.core.role == .candidate)
-        let synced = single.sync()
-        #expect(synced.sent.count { if case .requestVote(_, false, false) = $0.body { true } else { false } } == 2)
+        single.sync()
         #expect(single.core.role == .leader)
+    }
+
+    @Test func candidateAsksOnlyWithALogThatIsDurable() {
+        let single = Single(term: 1)
+        single.receive(.append(previous: .zero, entries: log([1, 1]), commit: .zero), from: 2, term: 1)
+        single.step(.peerGone(member(2)))
+        single.waitForDeadline()
+        let effects = single.receive(.voteReply(granted: true, isPreVote: true, refusal: nil), from: 3, term: 2)
+        #expect(single.core.role == .candidate)
+        #expect(effects.sent.isEmpty)
+        #expect(single.sync().sent(to: 3).contains(.requestVote(last: position(2, 1), isPreVote: false, isTransfer: false)))
     }
 
     @Test func voteLeavesOnlyWhenItIsDurable() {

@@ -295,13 +295,13 @@ import Testing
     }
 
     @Test func statusTellsTheTimerAndTheWritesUnderWay() {
-        let single = Single()
-        single.receive(.heartbeat(commit: .zero, round: .none), from: 2, term: 1)
-        single.receive(.append(previous: .zero, entries: [entry(1, 1)], commit: .zero), from: 2, term: 1)
+        let single = Single(term: 1)
+        single.receive(.heartbeat(commit: .zero, round: .none), from: 2, term: 2)
+        single.receive(.append(previous: .zero, entries: [entry(1, 2)], commit: .zero), from: 2, term: 2)
         var status = single.core.status(includingPeers: false)
         #expect(status.electionDeadline == single.now + status.electionSpan)
         #expect(status.electionSpan >= T && status.electionSpan < T * 2)
-        // The vote-less term, and the entry: two batches.
+        // The new term, and the entry: two batches.
         #expect(status.openWrites == 2)
         single.sync()
         status = single.core.status(includingPeers: false)
@@ -424,9 +424,8 @@ import Testing
         single.receive(.heartbeat(commit: .zero, round: .none), from: 2, term: 1)
         single.receive(.timeoutNow, from: 3, term: 1)
         #expect(single.core.role == .follower)
-        single.receive(.timeoutNow, from: 2, term: 1)
+        let asked = single.receive(.timeoutNow, from: 2, term: 1).sent(to: 3)
         #expect(single.core.role == .candidate)
-        let asked = single.sync().sent(to: 3)
         #expect(asked == [.requestVote(last: .zero, isPreVote: false, isTransfer: true)])
     }
 }

@@ -14,6 +14,10 @@ struct Weather {
     var transfers = 0.0
     var configurationChanges = 0.0
     var slowDisks = 0.0
+    /// How many of a member's peers notice its crash by their connections.
+    var noticedCrashes = 0.0
+    /// A member is told that another is gone although it lives.
+    var wrongHints = 0.0
 
     static func drawn(from generator: inout SeededGenerator, changesConfiguration: Bool) -> Weather {
         func draw(_ likely: Double, _ most: Double) -> Double {
@@ -29,6 +33,8 @@ struct Weather {
         weather.pauses = draw(0.4, 0.2)
         weather.transfers = draw(0.4, 0.2)
         weather.slowDisks = draw(0.3, 0.2)
+        weather.noticedCrashes = draw(0.7, 1)
+        weather.wrongHints = draw(0.3, 0.2)
         if changesConfiguration {
             weather.configurationChanges = 0.5
             weather.partitions = max(weather.partitions, draw(0.8, 0.6))
@@ -57,6 +63,7 @@ final class SimulatedCluster {
         case backendCommit(Int, incarnation: Int)
         case snapshotArrives(SnapshotMetadata, from: Int, to: Int, incarnation: Int)
         case snapshotSent(by: Int, incarnation: Int, to: Int, succeeded: Bool)
+        case refused(Int, by: Int, incarnation: Int)
         case restart(Int)
         case resume(Int, incarnation: Int)
         case heal
@@ -142,7 +149,8 @@ final class SimulatedCluster {
 
     // What the cluster as a whole has promised.
     var leaders: [Term: MemberID] = [:]
-    var committed: [(term: Term, value: UInt64)] = []
+    /// `by`: the term of the member that applied it first; it was committed in that term or an earlier one.
+    var committed: [(term: Term, value: UInt64, by: Term)] = []
     var written: [LogPosition: (value: UInt64, previous: Term?)] = [:]
     var acknowledged: Set<UInt64> = []
     var nextValue: UInt64 = 1
@@ -151,6 +159,8 @@ final class SimulatedCluster {
     var snapshotsInstalled = 0
     var configurationsSettled = 0
     var elections = 0
+    var leadersFoundGone = 0
+    var stuckDisks = 0
     var staticVoters: [MemberID]?
     private var flushes = 0
     var trace: ((String) -> Void)?
@@ -239,6 +249,9 @@ final class SimulatedCluster {
         case .snapshotSent(let i, let incarnation, let to, let succeeded):
             guard nodes[i].incarnation == incarnation else { return }
             try deliver(.snapshotSent(to: nodes[to].id, succeeded: succeeded), to: i, or: happening)
+        case .refused(let gone, let i, let incarnation):
+            guard nodes[i].incarnation == incarnation, nodes[gone].core == nil else { return }
+            try deliver(.peerGone(nodes[gone].id), to: i, or: happening)
         case .restart(let i):
             if nodes[i].core == nil { boot(i) }
         case .resume(let i, let incarnation):
@@ -307,6 +320,9 @@ final class SimulatedCluster {
         node.pausedUntil = nil
         node.waitingWhilePaused = []
         node.incarnation += 1
+        for other in nodes.indices where other != i && nodes[other].core != nil && !blocked.contains(link(other, i)) && chance(weather.noticedCrashes) {
+            schedule(.refused(i, by: other, incarnation: nodes[other].incarnation), after: random(upTo: .milliseconds(4)))
+        }
     }
 
     func deliver(_ event: RaftEvent, to i: Int, or retry: Happening?) throws {
@@ -414,9 +430,13 @@ final class SimulatedCluster {
                          after: .milliseconds(5) + random(upTo: .milliseconds(30)))
             case .note(let note):
                 trace?("\(Double(now.nanoseconds) / 1e6) \(node.id): \(note)")
-                if case .elected(let term, _, _) = note {
+                switch note {
+                case .elected(let term, _, _):
                     elections += 1
                     try checkElected(node, term)
+                case .leaderConnectionLost: leadersFoundGone += 1
+                case .diskStuck: stuckDisks += 1
+                default: break
                 }
                 if case .messageRefused(_, let fault) = note { throw fail("\(node.id): refused a correct member's message: \(fault)") }
             }
@@ -443,8 +463,10 @@ final class SimulatedCluster {
         switch message.body {
         case .voteReply(granted: true, isPreVote: false, _):
             guard node.disk.hardState == HardState(term: message.term, vote: message.to) else { throw fail("\(node.id): vote sent before it was durable") }
-        case .requestVote(_, isPreVote: false, _):
-            guard node.disk.hardState == HardState(term: message.term, vote: node.id) else { throw fail("\(node.id): asked for votes before its own was durable") }
+        case .requestVote(let last, isPreVote: false, _):
+            let held = node.disk.last.term > node.durableStore.position.term ? node.disk.last
+                : LogPosition(index: max(node.disk.last.index, node.durableStore.position.index), term: node.durableStore.position.term)
+            guard (held.term, held.index) >= (last.term, last.index) else { throw fail("\(node.id): asked for votes with a log that is not durable") }
         case .appendAccepted(let match):
             let held = max(node.disk.last.index, node.durableStore.position.index)
             guard held >= match, node.disk.hardState.term == message.term else {
@@ -461,8 +483,8 @@ final class SimulatedCluster {
         if let other = leaders[term], other != node.id { throw fail("two leaders in term \(term.rawValue): \(other) and \(node.id)") }
         leaders[term] = node.id
         guard node.disk.hardState.term == term, node.disk.hardState.vote == node.id else { throw fail("\(node.id): elected with a vote that is not durable") }
-        // A late winner of an old term need not hold what a newer term has committed.
-        let last = LogIndex(UInt64(committed.lastIndex { $0.term < term }.map { $0 + 1 } ?? 0))
+        // A late winner of an old term need not hold what a newer term has committed. (seed 2689)
+        let last = LogIndex(UInt64(committed.lastIndex { $0.by < term }.map { $0 + 1 } ?? 0))
         guard let core = node.core, last > core.log.start.index else { return }
         guard core.log.term(at: last) == committed[Int(last.rawValue) - 1].term else {
             throw fail("\(node.id): elected in term \(term.rawValue) without the committed entry \(last.rawValue)")
@@ -483,9 +505,9 @@ final class SimulatedCluster {
         let value = SimulatedCluster.value(of: entry)
         let slot = Int(entry.index.rawValue) - 1
         if slot < committed.count {
-            guard committed[slot] == (entry.term, value) else { throw fail("\(node.id): applied something else at \(entry.index.rawValue)") }
+            guard (committed[slot].term, committed[slot].value) == (entry.term, value) else { throw fail("\(node.id): applied something else at \(entry.index.rawValue)") }
         } else {
-            committed.append((entry.term, value))
+            committed.append((entry.term, value, node.core?.term ?? entry.term))
             if let voters = staticVoters {
                 let holders = voters.count { voter in
                     let other = nodes[Int(voter.rawValue) - 1]
@@ -561,6 +583,10 @@ final class SimulatedCluster {
         if chance(weather.pauses), nodes[i].core != nil, nodes[i].pausedUntil == nil {
             nodes[i].pausedUntil = now
             schedule(.resume(i, incarnation: nodes[i].incarnation), after: random(upTo: options.electionTimeout * 4))
+        }
+        if chance(weather.wrongHints) {
+            let other = Int.random(in: nodes.indices, using: &generator)
+            if other != i { try deliver(.peerGone(nodes[other].id), to: i, or: nil) }
         }
         if chance(weather.slowDisks) { nodes[i].diskIsSlowUntil = now + random(upTo: options.electionTimeout * 3) }
         if chance(weather.transfers), let leader = anyLeader() {

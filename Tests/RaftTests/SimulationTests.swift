@@ -43,7 +43,7 @@ func simulationOptions() -> RaftOptions {
     }
 
     private func sweep(nodes: Int, voters: Int, changesConfiguration: Bool, seeds: [UInt64]) throws {
-        var reads = 0, writes = 0, snapshots = 0, elections = 0, changes = 0
+        var reads = 0, writes = 0, snapshots = 0, elections = 0, changes = 0, gone = 0, stuck = 0
         for seed in seeds {
             var generator = SeededGenerator(seed: seed &* 77)
             let weather = Weather.drawn(from: &generator, changesConfiguration: changesConfiguration)
@@ -52,8 +52,11 @@ func simulationOptions() -> RaftOptions {
             if generator.next() % 4 == 0 { options.forwardsProposals = false }
             if generator.next() % 4 == 0 { options.checksQuorum = false }
             if generator.next() % 4 == 0 { options.preVotes = false }
+            if generator.next() % 4 == 0 { options.failsOverQuickly = false }
+            if generator.next() % 4 == 0 { options.leavesStuckDisk = false }
             let cluster = SimulatedCluster(seed: seed, nodeCount: nodes, voters: voters, options: options, weather: weather)
             if !changesConfiguration { cluster.staticVoters = cluster.nodes.prefix(voters).map(\.id) }
+            if ProcessInfo.processInfo.environment["RAFT_TRACE"] != nil { cluster.trace = { print($0) } }
             do {
                 cluster.startWorkAndFaults()
                 try cluster.run(for: .milliseconds(1200))
@@ -67,11 +70,13 @@ func simulationOptions() -> RaftOptions {
             snapshots += cluster.snapshotsInstalled
             elections += cluster.elections
             changes += cluster.configurationsSettled
+            gone += cluster.leadersFoundGone
+            stuck += cluster.stuckDisks
         }
-        print("\(nodes) nodes, \(seeds.count) seeds: \(reads) reads, \(writes) writes, \(snapshots) snapshots, \(elections) elections, \(changes) configurations")
+        print("\(nodes) nodes, \(seeds.count) seeds: \(reads) reads, \(writes) writes, \(snapshots) snapshots, \(elections) elections, \(changes) configurations, \(gone) leaders found gone, \(stuck) stuck disks")
         // A test of faults that nobody suffered proves nothing.
         #expect(reads > seeds.count && writes > seeds.count)
-        if nodes > 1 { #expect(elections > seeds.count && snapshots > 0) }
+        if nodes > 1 { #expect(elections > seeds.count && snapshots > 0 && gone > 0 && stuck > 0) }
         if changesConfiguration { #expect(changes > seeds.count) }
     }
 }

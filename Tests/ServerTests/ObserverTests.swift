@@ -262,9 +262,13 @@ private final class Observer: Sendable {
                 #expect(zip(events, events.dropFirst()).allSatisfy { $0.monotonicNanoseconds <= $1.monotonicNanoseconds })
                 #expect(observers[id]!.responses.allSatisfy { $0.missed == 0 && $0.memberID == id.rawValue })
             }
-            let state = try #require(observers[second.id]!.states.last)
+            func settled(_ id: MemberID, when isRight: (PBObservedState) -> Bool) async -> PBObservedState? {
+                _ = await eventually { observers[id]!.states.last.map(isRight) ?? false }
+                return observers[id]!.states.last
+            }
+            let state = try #require(await settled(second.id) { $0.role == .leader && $0.term == second.term })
             #expect(state.role == .leader && state.term == second.term && state.leader == second.id.rawValue && !state.hasTimerLeftMicroseconds)
-            let other = try #require(observers[follower]!.states.last)
+            let other = try #require(await settled(follower) { $0.role == .follower && $0.term == second.term && $0.leader == second.id.rawValue })
             #expect(other.role == .follower && other.vote == second.id.rawValue)
             #expect(other.timerLeftMicroseconds <= other.timerLengthMicroseconds && other.timerLengthMicroseconds >= 1_000_000)
         }

@@ -1,8 +1,9 @@
 import Base
 
 extension RaftCore {
-    /// Whether this member counts in elections: learners and removed members never campaign.
-    var mayCampaign: Bool { configuration.isVoter(id) }
+    /// Whether this member counts in elections: learners and removed members never campaign. One whose removal is not committed yet does:
+    /// it may be the only one with the newest log among those whose votes the others need. (Raft thesis §4.2.2; seed 1547)
+    var mayCampaign: Bool { configurations.contains { $0.configuration.isVoter(id) } }
 
     mutating func redrawElectionSpan() {
         let base = options.electionTimeout.nanoseconds
@@ -14,7 +15,7 @@ extension RaftCore {
     func leaderIsFresh(at now: Instant) -> Bool {
         guard options.checksQuorum else { return false }
         if role == .leader { return true }
-        return leader != .none && now < lastLeaderContact + options.electionTimeout
+        return leader != .none && leader != goneLeader && now < lastLeaderContact + options.electionTimeout
     }
 
     // MARK: Timeouts
@@ -24,16 +25,28 @@ extension RaftCore {
             // Far too late: this process stood still. The leader's messages may wait in a socket buffer; let them be read first.
             // Only once, so that a machine that is always late still elects.
             wasRearmedAfterPause = true
+            quick = nil
             redrawElectionSpan()
             electionDeadline = now + electionSpan
             return
         }
-        effects.append(.note(.electionTimeout(after: electionSpan)))
+        if diskIsStuck {
+            // Nobody can be elected whose own vote never becomes durable: looks again when the disk may have recovered.
+            electionDeadline = now + options.heartbeatInterval
+            return
+        }
+        if quick != nil {
+            if role == .candidate, !votes.contains(where: { $0.id == id }) {
+                // Its own vote is still on its way to the disk; another term would only bring the same.
+                electionDeadline = now + quickSpread
+                return
+            }
+        } else {
+            effects.append(.note(.electionTimeout(after: electionSpan)))
+        }
         startCampaign(isTransfer: false, now, &effects)
     }
 
-    /// Fast failover: a leader whose connection broke could be suspected here earlier, by moving `electionDeadline` forward to a
-    /// random time within one heartbeat interval and forgetting `lastLeaderContact`; pre-vote keeps that harmless.
     mutating func onPeerUnreachable(_ peer: MemberID) {
         guard role == .leader, let i = lead.indexOfPeer(peer) else { return }
         switch lead.peers[i].phase {
@@ -54,10 +67,11 @@ extension RaftCore {
     mutating func startCampaign(isTransfer: Bool, _ now: Instant, _ effects: inout [RaftEffect]) {
         redrawElectionSpan()
         electionDeadline = now + electionSpan
+        if isTransfer { quick = nil } else { countQuickAttempt(now) }
         if options.preVotes && !isTransfer {
             become(.preCandidate, &effects)
             changeLeader(to: .none, &effects)
-            votes = []
+            votes = refusalOfGoneLeader
             effects.append(.note(.preVoteAsked(term: term.next)))
             recordVote(from: id, granted: true, now, &effects)
             guard role == .preCandidate else { return }
@@ -74,14 +88,18 @@ extension RaftCore {
         hardState = HardState(term: term.next, vote: id)
         become(.candidate, &effects)
         changeLeader(to: .none, &effects)
-        votes = []
+        votes = refusalOfGoneLeader
+        if quick != nil { electionDeadline = now + quickDelay(from: 4, to: 8) }
         effects.append(.note(.voteAsked(term: term)))
         effects.append(.note(.voteCast(for: id, term: term, isPreVote: false)))
-        // Asking is a promise not to vote for another in this term, so all of it waits for the disk.
         hold(.ownVote(term: term))
+        // The others write their votes while this member writes its own: asking promises nothing by itself, since without its own vote on
+        // disk nobody is elected. But the log it names must be on disk. Else a crash could lose both, and a late vote for the longer log would
+        // count for the same term's next candidacy with a shorter one.
+        let isLogDurable = durable == log.last.index && pendingReset == nil
         for voter in allVoters() where voter != id {
-            hold(.message(Message(from: id, to: voter, term: term,
-                                  body: .requestVote(last: log.last, isPreVote: false, isTransfer: isTransfer))))
+            let question = Message(from: id, to: voter, term: term, body: .requestVote(last: log.last, isPreVote: false, isTransfer: isTransfer))
+            if isLogDurable { effects.append(.send(question)) } else { hold(.message(question)) }
         }
     }
 
@@ -119,8 +137,11 @@ extension RaftCore {
         let reply = Message(from: id, to: candidate, term: message.term, body: .voteReply(granted: true, isPreVote: isPreVote, refusal: nil))
         if isPreVote {
             effects.append(.send(reply))
+            // It was first; it gets the time for its election.
+            if let quick, role == .follower { electionDeadline = max(electionDeadline, min(now + quickSpread, quick.ordinaryDeadline)) }
         } else {
             hardState.vote = candidate
+            quick = nil
             electionDeadline = now + electionSpan
             hold(.message(reply))
         }
@@ -147,7 +168,7 @@ extension RaftCore {
     }
 
     /// A grant counts once and for good; a refusal may be a late one from an earlier question and yields to a grant. The
-    /// member's own vote arrives through the disk.
+    /// member's own vote arrives through the disk, and without it nobody leads: after a crash it could win the same term again.
     mutating func recordVote(from voter: MemberID, granted: Bool, _ now: Instant, _ effects: inout [RaftEffect]) {
         if let i = votes.firstIndex(where: { $0.id == voter }) {
             guard granted && !votes[i].granted else { return }
@@ -161,12 +182,13 @@ extension RaftCore {
         case .won:
             if role == .preCandidate {
                 becomeCandidate(isTransfer: false, now, &effects)
-            } else {
+            } else if votes.contains(where: { $0.id == id }) {
                 becomeLeader(now, &effects)
             }
         case .lost:
             // Nothing to wait for before the next timeout.
             become(.follower, &effects)
+            if quick != nil { electionDeadline = min(electionDeadline, now + quickDelay(from: 1, to: 3)) }
         }
     }
 
@@ -183,6 +205,7 @@ extension RaftCore {
         guard leader != newLeader else { return }
         refuseForwardedReads(&effects)
         leader = newLeader
+        if newLeader != .none { goneLeader = .none }
         effects.append(.note(.leaderChanged(to: newLeader, term: term)))
     }
 
@@ -199,7 +222,7 @@ extension RaftCore {
         if newTerm > term { hardState = HardState(term: newTerm, vote: .none) }
         if oldRole != .follower {
             redrawElectionSpan()
-            electionDeadline = now + electionSpan
+            electionDeadline = now + (quick == nil ? electionSpan : quickDelay(from: 1, to: 3))
         }
         // The leader first, so that the note of the new role names it.
         changeLeader(to: newLeader, &effects)
@@ -220,12 +243,14 @@ extension RaftCore {
         lastLeaderContact = now
         electionDeadline = now + electionSpan
         wasRearmedAfterPause = false
+        quick = nil
         return true
     }
 
     private mutating func becomeLeader(_ now: Instant, _ effects: inout [RaftEffect]) {
         let granted = votes.reduce(0) { $0 + ($1.granted ? 1 : 0) }
         effects.append(.note(.elected(term: term, votes: granted, voters: allVoters().count)))
+        quick = nil
         lead = Leadership()
         lead.nextRound = follow.lastRound
         lead.termStart = log.last.index.next

@@ -4,6 +4,8 @@ import DequeModule
 /// A write on its way to the disk.
 struct PendingTicket: Sendable {
     let ticket: PersistTicket
+    /// When it was given out, or the one before it was done.
+    var since: Instant
     /// The last entry that is on disk once this and all earlier tickets are done. Moved back when the log is truncated, so that
     /// a completion never vouches for an entry that took the place of the one written. (the ABA rule)
     var through: LogPosition
@@ -29,14 +31,14 @@ extension RaftCore {
         held.append(promise)
     }
 
-    mutating func emitPersist(_ effects: inout [RaftEffect]) {
+    mutating func emitPersist(_ now: Instant, _ effects: inout [RaftEffect]) {
         let hasEntries = queued < log.last.index
         if hasEntries || hardState != queuedHardState || pendingReset != nil {
             lastTicket = PersistTicket(lastTicket.rawValue + 1)
             let entries = hasEntries ? slice(from: queued.next, through: log.last.index) : []
             effects.append(.persist(PersistBatch(ticket: lastTicket, hardState: hardState != queuedHardState ? hardState : nil,
                                                  entries: entries, reset: pendingReset)))
-            tickets.append(PendingTicket(ticket: lastTicket, through: log.last, held: held))
+            tickets.append(PendingTicket(ticket: lastTicket, since: now, through: log.last, held: held))
             held.removeAll(keepingCapacity: true)
             queued = log.last.index
             queuedHardState = hardState
@@ -57,6 +59,10 @@ extension RaftCore {
 
     mutating func onPersisted(_ ticket: PersistTicket, _ now: Instant, _ effects: inout [RaftEffect]) {
         precondition(ticket <= lastTicket, "ticket \(ticket.rawValue) completed, the last given out is \(lastTicket.rawValue)")
+        if diskIsStuck, let first = tickets.first, first.ticket <= ticket {
+            diskIsStuck = false
+            effects.append(.note(.diskRecovered(after: now - first.since)))
+        }
         while let first = tickets.first, first.ticket <= ticket {
             tickets.removeFirst()
             if first.through.index > durable {
@@ -66,6 +72,7 @@ extension RaftCore {
             }
             for promise in first.held { keep(promise, now, &effects) }
         }
+        if !tickets.isEmpty { tickets[0].since = now }
     }
 
     private mutating func keep(_ promise: Held, _ now: Instant, _ effects: inout [RaftEffect]) {

@@ -14,6 +14,15 @@ extension RaftCore {
         if lead.peers[i].match < log.last.index { lead.peers[i].mustSend = true }
     }
 
+    /// The voter that holds most of the log and was heard of lately; of equals the one with the lowest id.
+    public func bestHeir(at now: Instant) -> MemberID? {
+        var best: Progress?
+        for peer in lead.peers where configuration.isVoter(peer.id) && now < peer.lastHeard + options.electionTimeout {
+            if best.map({ peer.match > $0.match }) ?? true { best = peer }
+        }
+        return best?.id
+    }
+
     mutating func continueTransfer(peerAt i: Int, _ effects: inout [RaftEffect]) {
         guard let transfer = lead.transfer, !transfer.isAsked, transfer.target == lead.peers[i].id,
               lead.peers[i].match == log.last.index else { return }

@@ -28,6 +28,8 @@ public struct RaftCore: Sendable {
     var lastTicket = PersistTicket(0)
     /// Promises of this batch; they join the batch's ticket at flush.
     var held: [Held] = []
+    /// The oldest ticket took too long, and a note said so.
+    var diskIsStuck = false
 
     // MARK: Commit and apply
     public internal(set) var commit: LogIndex
@@ -55,6 +57,9 @@ public struct RaftCore: Sendable {
     var electionSpan: TimeSpan
     var electionDeadline: Instant
     var wasRearmedAfterPause = false
+    /// The leader whose process is gone, until another leads or it is heard again; else `.none`.
+    var goneLeader = MemberID.none
+    var quick: QuickElection?
     var votes: [(id: MemberID, granted: Bool)] = []
     /// Meaningful while leader; empty otherwise.
     var lead = Leadership()
@@ -146,7 +151,7 @@ public struct RaftCore: Sendable {
             if mayCampaign { deadline = electionDeadline }
             deadline = min(deadline, readDeadline)
         }
-        return deadline
+        return min(deadline, diskDeadline)
     }
 
     public func status(includingPeers: Bool) -> RaftStatus {
@@ -185,9 +190,10 @@ public struct RaftCore: Sendable {
         case .snapshotInstalled(let metadata, let from): onSnapshotInstalled(metadata, from: from, now, &effects)
         case .snapshotSent(let peer, let succeeded): onSnapshotSent(to: peer, succeeded: succeeded, now)
         case .peerUnreachable(let peer): onPeerUnreachable(peer)
+        case .peerGone(let peer): onPeerGone(peer, now, &effects)
         case .transferLeadership(let target): onTransferLeadership(to: target, now, &effects)
         case .campaign:
-            if role != .leader && mayCampaign { startCampaign(isTransfer: false, now, &effects) }
+            if role != .leader && mayCampaign && !diskIsStuck { startCampaign(isTransfer: false, now, &effects) }
         }
     }
 
@@ -195,7 +201,7 @@ public struct RaftCore: Sendable {
     public mutating func flush(at now: Instant, into effects: inout [RaftEffect]) {
         if role == .leader { advanceCommit(now, &effects) }
         if role == .leader { confirmReads(&effects) }
-        emitPersist(&effects)
+        emitPersist(now, &effects)
         if role == .leader {
             let round = startReadRound(&effects)
             sendAppends(now, &effects)
@@ -208,6 +214,7 @@ public struct RaftCore: Sendable {
     }
 
     private mutating func onTimer(_ now: Instant, _ effects: inout [RaftEffect]) {
+        lookAtDisk(now, &effects)
         if role == .leader {
             onLeaderTimer(now, &effects)
         } else {
@@ -219,6 +226,7 @@ public struct RaftCore: Sendable {
     private mutating func onMessage(_ message: Message, _ now: Instant, _ effects: inout [RaftEffect]) {
         // Not for us, or a reflection: a wiring fault that the transport should have caught.
         guard message.to == id, message.from != id, message.from != .none else { return }
+        if message.from == goneLeader { goneLeader = .none }
         guard message.term.rawValue < 1 << 62 else {
             effects.append(.note(.messageRefused(from: message.from, .impossibleTerm)))
             return
@@ -271,7 +279,8 @@ public struct RaftCore: Sendable {
         case .heartbeatReply(let round): onHeartbeatReply(round, from: message.from, now)
         case .snapshotReply(let installed): onSnapshotReply(installed, from: message.from, now, &effects)
         case .timeoutNow:
-            if role == .follower && message.from == leader && mayCampaign { startCampaign(isTransfer: true, now, &effects) }
+            // With a stuck disk its vote would never be cast; the leader gives up after a while and goes on.
+            if role == .follower && message.from == leader && mayCampaign && !diskIsStuck { startCampaign(isTransfer: true, now, &effects) }
         case .readIndexReply(let read, let index): onReadIndexReply(read, index: index, from: message.from, &effects)
         case .readIndexRefused(let read): onReadIndexRefused(read, from: message.from, now)
         case .requestVote, .voteReply, .forward, .requestReadIndex: break

@@ -244,6 +244,9 @@ public enum RaftEvent: Sendable {
     case snapshotSent(to: MemberID, succeeded: Bool)
     /// Nothing more is on the way to this peer (connection lost): probe before pipelining again.
     case peerUnreachable(MemberID)
+    /// The peer's process is gone: its connections are closed and a new one was refused at once, so nobody listens there. A hint, not
+    /// a proof: if it was the leader, this member asks for pre-votes without waiting for the timer.
+    case peerGone(MemberID)
     case transferLeadership(to: MemberID)
     /// Campaign now, as an operator's or a test's wish.
     case campaign
@@ -273,6 +276,8 @@ public enum RaftNote: Hashable, Sendable {
     case roleChanged(Role, term: Term, leader: MemberID)
     case leaderChanged(to: MemberID, term: Term)
     case electionTimeout(after: TimeSpan)
+    /// The leader's process is gone (`peerGone`): what follows did not wait for the election timeout.
+    case leaderConnectionLost(MemberID, term: Term)
     case preVoteAsked(term: Term)
     case voteAsked(term: Term)
     case voteCast(for: MemberID, term: Term, isPreVote: Bool)
@@ -284,6 +289,10 @@ public enum RaftNote: Hashable, Sendable {
     case configurationChanged(Configuration)
     case transferStarted(to: MemberID)
     case transferAborted(to: MemberID)
+    /// This member's disk has not finished a write for this long: a leader hands over, anyone else does not campaign.
+    case diskStuck(after: TimeSpan)
+    /// It finished after all.
+    case diskRecovered(after: TimeSpan)
     case snapshotNeeded(by: MemberID)
     /// A message that no correct member sends was ignored.
     case messageRefused(from: MemberID, MessageFault)
@@ -330,6 +339,10 @@ public struct RaftOptions: Sendable {
     public var forwardsProposals = true
     public var checksQuorum = true
     public var preVotes = true
+    /// A leader whose process is gone is replaced at once instead of after the election timeout.
+    public var failsOverQuickly = true
+    /// A leader whose own disk is stuck hands over.
+    public var leavesStuckDisk = true
     public init() {}
 }
 

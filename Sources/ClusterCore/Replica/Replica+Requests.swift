@@ -148,6 +148,7 @@ extension Replica {
             unproposedBytes += proposals[number]!.payload.count
         }
         unproposed.insert(contentsOf: lost, at: 0)
+        mustAskAgain = true
     }
 
     // MARK: Reads
@@ -176,7 +177,9 @@ extension Replica {
     }
 
     func readRefused(_ id: ReadID) {
-        if let at = readBatches.firstIndex(where: { $0.id == id }) { readBatches[at].waitsForLeader = true }
+        guard let at = readBatches.firstIndex(where: { $0.id == id }) else { return }
+        readBatches[at].waitsForLeader = true
+        if raft.leader != .none { mustAskAgain = true }
     }
 
     /// Answers every read whose index is applied, all with one snapshot.

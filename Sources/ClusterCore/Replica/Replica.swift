@@ -78,6 +78,9 @@ public final class Replica {
     var logBytesSinceCompaction = 0
     var compactedThrough: LogIndex
 
+    /// Commands or reads given to an earlier leader wait to be given to the present one.
+    var mustAskAgain = false
+
     public internal(set) var counters = ReplicaCounters()
     var raftEffects: [RaftEffect] = []
     /// Set when a committed entry could not be decoded; nothing is applied any more.
@@ -184,8 +187,10 @@ public final class Replica {
             effects.notes.append(.snapshotSent(to: peer, succeeded: succeeded))
         case .peerUnreachable(let peer):
             raft.handle(.peerUnreachable(peer), at: now, wall: wall, into: &raftEffects)
+        case .peerGone(let peer):
+            raft.handle(.peerGone(peer), at: now, wall: wall, into: &raftEffects)
         case .resign:
-            if raft.isLeader, let heir = bestHeir() {
+            if raft.isLeader, let heir = raft.bestHeir(at: now) {
                 raft.handle(.transferLeadership(to: heir), at: now, wall: wall, into: &raftEffects)
             }
         case .transferLeadership(let heir):
@@ -205,11 +210,17 @@ public final class Replica {
         proposeExpiredLeases(at: now, wall: wall)
         propose(at: now, wall: wall)
         startReads(at: now, wall: wall)
-        // Applying can free consensus to hand out more (unapplied bound), so go on until nothing new comes.
+        // Applying can free consensus to hand out more (unapplied bound), so go on until nothing new comes. What a new leader is asked again
+        // goes out at once: the next event may be a heartbeat away.
         repeat {
+            mustAskAgain = false
             raft.flush(at: now, into: &raftEffects)
             carryOut(at: now, wall: wall, into: &effects)
-        } while !raftEffects.isEmpty && !isHalted
+            if mustAskAgain {
+                propose(at: now, wall: wall)
+                startReads(at: now, wall: wall)
+            }
+        } while (mustAskAgain || !raftEffects.isEmpty) && !isHalted
         serveReads(at: now, into: &effects)
         checkLeader(at: now, into: &effects)
         maintain(at: now, into: &effects)
@@ -267,13 +278,6 @@ public final class Replica {
 
     func header(revision: Revision? = nil) -> ResponseHeader {
         ResponseHeader(clusterID: cluster, memberID: id, revision: revision ?? store.revision, raftTerm: raft.term)
-    }
-
-    /// The voter that holds most of the log.
-    func bestHeir() -> MemberID? {
-        raft.status(includingPeers: true).peers
-            .filter { !$0.isLearner && $0.isRecentlyActive && $0.id != id }
-            .max { ($0.match, $1.id) < ($1.match, $0.id) }?.id
     }
 
     func refreshReader() {

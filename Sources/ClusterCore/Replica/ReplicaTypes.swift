@@ -143,6 +143,8 @@ public enum ReplicaEvent: Sendable {
     case backendCommitted(BackendCommitToken, BackendSize)
     case snapshotSent(to: MemberID, succeeded: Bool)
     case peerUnreachable(MemberID)
+    /// Its connections are closed and a new one was refused: nobody listens there. Comes after `peerUnreachable`.
+    case peerGone(MemberID)
     /// Hand leadership to the most caught-up voter, if this member leads (graceful stop).
     case resign
     case transferLeadership(to: MemberID)

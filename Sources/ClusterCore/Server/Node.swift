@@ -291,14 +291,26 @@ public final class Node: @unchecked Sendable {
 
     /// Gives leadership away; goes on when another member leads or after an election timeout.
     private func handOver() async {
-        let own = identity.member
-        let deadline = SystemClock().now() + identity.options.raft.electionTimeout
         driver.post(.resign)
-        while SystemClock().now() < deadline {
-            guard let leads = try? await loop.submit({ self.driver.isLeader }).get(), leads else { return }
-            try? await Task.sleep(for: .milliseconds(5))
+        guard await wait(upTo: identity.options.raft.electionTimeout, until: { !$0.isLeader }) else {
+            return logger.warning("no other member took over leadership in time", metadata: ["member": "\(identity.member)"])
         }
-        logger.warning("no other member took over leadership in time", metadata: ["member": "\(own)"])
+    }
+
+    /// False if the time was up first.
+    private func wait(upTo span: TimeSpan, until condition: @escaping @Sendable (ReplicaDriver) -> Bool) async -> Bool {
+        let promise = loop.makePromise(of: Bool.self)
+        loop.execute {
+            let end = NIODeadline.now() + .nanoseconds(span.nanoseconds)
+            let timeUp = self.loop.scheduleTask(deadline: end) { promise.succeed(false) }
+            self.driver.afterEachTurn { driver in
+                guard condition(driver) else { return NIODeadline.now() >= end }
+                timeUp.cancel()
+                promise.succeed(true)
+                return true
+            }
+        }
+        return (try? await promise.futureResult.get()) ?? false
     }
 
     /// nil: a commit is in flight that does not end.
@@ -318,16 +330,11 @@ public final class Node: @unchecked Sendable {
 
     /// Hands leadership of this node to `target` and returns when it leads.
     public func moveLeader(to target: MemberID) async throws(ServiceError) {
-        let deadline = SystemClock().now() + identity.options.raft.electionTimeout * 2
         guard identity.options.raft.electionTimeout > .zero, status?.raft.configuration.isVoter(target) == true else { throw .badLeaderTransferee }
         guard status?.raft.role == .leader else { throw .notLeader }
         if target == identity.member { return }
         driver.post(.transferLeadership(to: target))
-        while SystemClock().now() < deadline {
-            if let leader = try? await loop.submit({ self.driver.leader }).get(), leader == target { return }
-            try? await Task.sleep(for: .milliseconds(5))
-        }
-        throw .leaderTransferTimeout
+        guard await wait(upTo: identity.options.raft.electionTimeout * 2, until: { $0.leader == target }) else { throw .leaderTransferTimeout }
     }
 
     // MARK: Faults, for the playground

@@ -38,6 +38,8 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     // For observers.
     private var desk: ObserverDesk
     private var meter = StageMeter()
+    /// What the transport saw while the node stood still.
+    private var pausedNotes: [ReplicaNote] = []
 
     // Where effects go. Set before `start`.
     var diskThread: DiskThread!
@@ -51,6 +53,8 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     var fail: ((String) -> Void)!
     /// Waits for the backend commit in flight, then runs once on the loop.
     private var whenBackendIdle: [(ReplicaDriver) -> Void] = []
+    /// Asked after each turn until they say true.
+    private var waitingForTurn: [(ReplicaDriver) -> Bool] = []
 
     init(identity: NodeIdentity, replica: Replica, backend: any Backend, loop: any EventLoop, clock: any NodeClock, metrics: NodeMetrics,
          logger: Logger, life: UInt64) {
@@ -173,6 +177,7 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
             whenBackendIdle = []
             for body in waiting { body(self) }
         }
+        if !waitingForTurn.isEmpty { waitingForTurn.removeAll { $0(self) } }
         if isBusy { scheduleTurn() }
     }
 
@@ -210,6 +215,7 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     func note(_ note: ReplicaNote) {
         loop.preconditionInEventLoop()
         guard !isStopped else { return }
+        guard !isPaused else { return pausedNotes.append(note) }
         take(note, at: clock.now(), wall: clock.wall())
         if desk.isObserved { scheduleTurn() }
     }
@@ -328,6 +334,7 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         case .leaderChanged(let leader, let term):
             (.info, leader == .none ? "lost the leader of term \(term.rawValue)" : "\(leader) leads term \(term.rawValue)")
         case .electionTimeout(let after): (.info, "no leader heard of for \(after.milliseconds) ms")
+        case .leaderConnectionLost(let leader, let term): (.info, "leader \(leader) of term \(term.rawValue) is gone: its connections closed, a new one was refused")
         case .preVoteAsked(let term): (.info, "asking for pre-votes of term \(term.rawValue)")
         case .voteAsked(let term): (.info, "asking for votes of term \(term.rawValue)")
         case .voteCast(let candidate, let term, let isPreVote): (.info, "\(isPreVote ? "pre-vote" : "vote") for \(candidate) in term \(term.rawValue)")
@@ -341,6 +348,8 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         case .configurationChanged(let configuration): (.info, "voters \(configuration.voters), learners \(configuration.learners)")
         case .transferStarted(let heir): (.info, "handing leadership to \(heir)")
         case .transferAborted(let heir): (.warning, "\(heir) did not take leadership over")
+        case .diskStuck(let after): (.warning, "the log's disk has not finished a write for \(after.milliseconds) ms")
+        case .diskRecovered(let after): (.warning, "the log's disk finished a write after \(after.milliseconds) ms")
         case .messageRefused(let peer, let fault): (.warning, "a message from \(peer) was ignored: \(fault)")
         case .snapshotNeeded(let peer): (.info, "\(peer) is behind the log and gets a snapshot")
         }
@@ -353,7 +362,11 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         loop.preconditionInEventLoop()
         guard paused != isPaused else { return }
         isPaused = paused
-        if !paused { turn() }
+        guard !paused else { return }
+        let notes = pausedNotes
+        pausedNotes = []
+        for note in notes { self.note(note) }
+        turn()
     }
 
     /// Nothing is handled any more.
@@ -376,6 +389,7 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         observe = nil
         fail = { _ in }
         whenBackendIdle = []
+        waitingForTurn = []
         effects = ReplicaEffects()
         diskThread = nil
         backendThread = nil
@@ -389,6 +403,12 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     func whenNoCommitIsInFlight(_ body: @escaping (ReplicaDriver) -> Void) {
         loop.preconditionInEventLoop()
         if replica.isCommittingBackend { whenBackendIdle.append(body) } else { body(self) }
+    }
+
+    /// Asks `isDone` now and after each turn until it is true.
+    func afterEachTurn(_ isDone: @escaping (ReplicaDriver) -> Bool) {
+        loop.preconditionInEventLoop()
+        if !isDone(self) { waitingForTurn.append(isDone) }
     }
 
     func wants(_ snapshot: SnapshotMetadata) -> Bool { replica.wants(snapshot) }

@@ -27,6 +27,9 @@ public struct RaftEvent: Hashable, Codable, Sendable {
         case peerLost(UInt64)
         case peerFound(UInt64)
         case membershipChanged(String)
+        /// The log's disk has not finished a write for this long: a leader hands over.
+        case diskStuck(afterMicroseconds: Int64)
+        case diskRecovered(afterMicroseconds: Int64)
         /// Events were dropped because the observer did not keep up.
         case missed(Int)
     }

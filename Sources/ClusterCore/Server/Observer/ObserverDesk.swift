@@ -83,9 +83,10 @@ struct ObserverDesk {
             switch raft {
             case .configurationChanged, .messageRefused: return
             case .roleChanged(_, let at, _), .leaderChanged(_, let at), .preVoteAsked(let at), .voteAsked(let at), .voteCast(_, let at, _),
-                 .voteRefused(_, let at, _, _), .voteReceived(_, _, _, let at), .elected(let at, _, _), .steppedDown(let at, _), .firstCommit(let at, _):
+                 .voteRefused(_, let at, _, _), .voteReceived(_, _, _, let at), .elected(let at, _, _), .steppedDown(let at, _), .firstCommit(let at, _),
+                 .leaderConnectionLost(_, let at):
                 term = at
-            case .electionTimeout, .transferStarted, .transferAborted, .snapshotNeeded: break
+            case .electionTimeout, .transferStarted, .transferAborted, .snapshotNeeded, .diskStuck, .diskRecovered: break
             }
             isUrgent = true
         case .membershipChanged(let now):

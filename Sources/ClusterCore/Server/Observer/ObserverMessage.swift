@@ -42,6 +42,7 @@ enum ObserverMessage {
         case .roleChanged(let role, _, _): .roleChanged(self.role(role, isLearner: isLearner))
         case .leaderChanged(let leader, _): .leaderChanged(leader.rawValue)
         case .electionTimeout(let after): .electionTimeout(after.nanoseconds / 1_000)
+        case .leaderConnectionLost(let leader, _): .leaderConnectionLost(leader.rawValue)
         case .preVoteAsked: .preVoteAsked(true)
         case .voteAsked: .voteAsked(true)
         case .voteCast(let candidate, _, let isPreVote): .voteCast(vote(candidate, isPreVote: isPreVote, isGranted: true))
@@ -57,6 +58,8 @@ enum ObserverMessage {
         case .firstCommit(_, let index): .firstCommit(index.rawValue)
         case .transferStarted(let heir): .transferStarted(heir.rawValue)
         case .transferAborted(let heir): .transferAborted(heir.rawValue)
+        case .diskStuck(let after): .diskStuck(after.nanoseconds / 1_000)
+        case .diskRecovered(let after): .diskRecovered(after.nanoseconds / 1_000)
         case .snapshotNeeded(let peer): .snapshotSent(snapshot(peer, .started))
         case .configurationChanged, .messageRefused: nil
         }

@@ -27,7 +27,10 @@ final class PeerTransport: @unchecked Sendable {
     static let maxPendingBytes = 64 << 20
     /// Bytes kept while a connection is being made: enough for an election's messages.
     static let maxWaitingBytes = 256 << 10
-    static let firstRetryDelay = TimeAmount.milliseconds(20)
+    static let firstRetryDelay = TimeAmount.milliseconds(5)
+    /// A connection that lived this long is made again at once when it ends. One that ended sooner waits like a failed attempt: the peer may be
+    /// about to close its listener, or a proxy before it accepts what it cannot pass on.
+    static let settledAfter = TimeAmount.milliseconds(100)
     static let maxRetryDelay = TimeAmount.milliseconds(500)
     static let connectTimeout = TimeAmount.seconds(1)
 
@@ -128,13 +131,23 @@ final class PeerTransport: @unchecked Sendable {
     // MARK: From the connections
 
     fileprivate func received(_ events: [ReplicaEvent]) { if !isClosed { post(events) } }
-    fileprivate func closed(_ channel: any Channel) { inbound.removeValue(forKey: ObjectIdentifier(channel)) }
+    fileprivate func opened(from peer: MemberID) { peers.first { $0.address.id == peer }?.incomingOpened() }
+    fileprivate func closed(_ channel: any Channel, from peer: MemberID?) {
+        inbound.removeValue(forKey: ObjectIdentifier(channel))
+        if let peer { peers.first { $0.address.id == peer }?.incomingClosed() }
+    }
     fileprivate func found(_ peer: MemberID) { if !isClosed { note(.peerFound(peer)) } }
     fileprivate func lost(_ peer: MemberID) {
         // Over a cut link no word of the connection's end would come either.
         guard !isClosed, !links.isCut(from: peer, to: identity.member) else { return }
         note(.peerLost(peer))
         post([.peerUnreachable(peer)])
+    }
+    /// False while the link is cut: across a broken network nothing would be learned either.
+    fileprivate func gone(_ peer: MemberID) -> Bool {
+        guard !isClosed, !links.isCut(from: identity.member, to: peer), !links.isCut(from: peer, to: identity.member) else { return false }
+        post([.peerGone(peer)])
+        return true
     }
     fileprivate var mayConnect: Bool { !isClosed }
     fileprivate func makeIntake(_ channel: any Channel, from peer: MemberID) -> SnapshotIntake { intake(channel, peer) }
@@ -148,13 +161,23 @@ func resetOnClose(_ channel: any Channel) {
     (channel as? any SocketOptionProvider)?.setSoLinger(linger(l_onoff: 1, l_linger: 0)).whenFailure { _ in }
 }
 
-/// The outgoing connection to one peer.
+/// The outgoing connection to one peer, and what is known of the peer's life.
+///
+/// The peer is gone when nothing is left of its connections, neither the one to it nor those from it, and a new one is refused at once. A
+/// connection that merely broke is made again; a host that does not answer refuses nothing. Everything it sent was read before its connections
+/// ended, so no message of it comes after the news.
 private final class PeerLink {
     let address: PeerAddress
     private unowned let transport: PeerTransport
     private(set) var channel: (any Channel)?
     private var isConnecting = false
     private var retryDelay = PeerTransport.firstRetryDelay
+    private var retry: Scheduled<Void>?
+    private var connectedAt = NIODeadline.now()
+    /// Open connections on which the peer sends.
+    private var incoming = 0
+    /// It showed life since it was last found gone.
+    private var wasSeen = false
     private var messages: [PeerMessage] = []
     private var waiting = ByteWriter()
     private var pendingBytes = 0
@@ -170,10 +193,12 @@ private final class PeerLink {
     func connect() {
         guard transport.mayConnect, channel == nil, !isConnecting else { return }
         isConnecting = true
+        retry?.cancel()
+        retry = nil
         // Held until the attempt has ended and the connection is closed: both may come after the node's own end.
         let transport = transport
         let this = UncheckedBox(self)
-        ClientBootstrap(group: transport.loop)
+        let bootstrap = ClientBootstrap(group: transport.loop)
             .channelOption(.socketOption(.tcp_nodelay), value: 1)
             .connectTimeout(PeerTransport.connectTimeout)
             .channelInitializer { channel in
@@ -181,7 +206,9 @@ private final class PeerLink {
                     try channel.pipeline.syncOperations.addHandler(PeerSender { withExtendedLifetime(transport) { this.value.disconnected() } })
                 }
             }
-            .connect(host: address.host, port: address.port)
+        // A literal address needs no resolver's thread in between.
+        let literal = try? SocketAddress(ipAddress: address.host, port: address.port)
+        (literal.map { bootstrap.connect(to: $0) } ?? bootstrap.connect(host: address.host, port: address.port))
             .whenComplete { result in withExtendedLifetime(transport) { this.value.connected(result) } }
     }
 
@@ -191,11 +218,13 @@ private final class PeerLink {
         case .success(let channel):
             guard transport.mayConnect else { return channel.close(promise: nil) }
             self.channel = channel
-            retryDelay = PeerTransport.firstRetryDelay
+            connectedAt = .now()
+            wasSeen = true
             transport.found(address.id)
             if !waiting.bytes.isEmpty { write(takeWaiting()) }
-        case .failure:
+        case .failure(let error):
             waiting.bytes.removeAll()
+            if wasSeen && incoming == 0 && PeerLink.isRefusal(error) { wasSeen = !transport.gone(address.id) }
             retryLater()
         }
     }
@@ -206,14 +235,37 @@ private final class PeerLink {
         pendingBytes = 0
         dropHeld()
         transport.lost(address.id)
-        retryLater()
+        if NIODeadline.now() - connectedAt >= PeerTransport.settledAfter {
+            retryDelay = PeerTransport.firstRetryDelay
+            connect()
+        } else {
+            retryLater()
+        }
+    }
+
+    /// The first frame came on a connection from the peer.
+    func incomingOpened() {
+        incoming += 1
+        wasSeen = true
+    }
+
+    func incomingClosed() {
+        incoming -= 1
+        // Gone, or only this connection? The outgoing one tells by ending too; without one, an attempt does.
+        if incoming == 0 { connect() }
+    }
+
+    private static func isRefusal(_ error: any Error) -> Bool {
+        if let error = error as? IOError { return error.errnoCode == ECONNREFUSED }
+        guard let error = error as? NIOConnectionError, !error.connectionErrors.isEmpty else { return false }
+        return error.connectionErrors.allSatisfy { ($0.error as? IOError)?.errnoCode == ECONNREFUSED }
     }
 
     private func retryLater() {
         guard transport.mayConnect else { return }
         let this = UncheckedBox(self)
         let transport = transport
-        _ = transport.loop.scheduleTask(in: retryDelay) {
+        retry = transport.loop.scheduleTask(in: retryDelay) {
             _ = transport
             this.value.connect()
         }
@@ -350,6 +402,7 @@ private final class PeerReceiver: ChannelInboundHandler {
     private let transport: PeerTransport
     private var reader = PeerFrameReader()
     private var intake: SnapshotIntake?
+    private var peer: MemberID?
 
     init(transport: PeerTransport) { self.transport = transport }
 
@@ -362,6 +415,10 @@ private final class PeerReceiver: ChannelInboundHandler {
             while try reader.next({ frame, payload throws(PeerFrameFault) in
                 guard frame.cluster == transport.identity.cluster else { throw .wrongCluster(frame.cluster) }
                 guard frame.to == transport.identity.member else { throw .wrongReceiver(frame.to) }
+                if peer == nil {
+                    peer = frame.from
+                    transport.opened(from: frame.from)
+                }
                 let delivers = !transport.links.isCut(from: frame.from, to: frame.to)
                 switch frame.kind {
                 case .messages:
@@ -396,7 +453,7 @@ private final class PeerReceiver: ChannelInboundHandler {
 
     func channelInactive(context: ChannelHandlerContext) {
         intake?.abandon()
-        transport.closed(context.channel)
+        transport.closed(context.channel, from: peer)
         context.fireChannelInactive()
     }
     func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }

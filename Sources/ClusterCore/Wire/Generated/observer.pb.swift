@@ -292,6 +292,24 @@ public nonisolated struct PBObservedEvent: Sendable {
     set {kind = .membershipChanged(newValue)}
   }
 
+  /// The log's disk has not finished a write for so many microseconds: a leader hands over.
+  public var diskStuck: Int64 {
+    get {
+      if case .diskStuck(let v)? = kind {return v}
+      return 0
+    }
+    set {kind = .diskStuck(newValue)}
+  }
+
+  /// It finished the write after so many microseconds.
+  public var diskRecovered: Int64 {
+    get {
+      if case .diskRecovered(let v)? = kind {return v}
+      return 0
+    }
+    set {kind = .diskRecovered(newValue)}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public nonisolated enum OneOf_Kind: Equatable, Sendable {
@@ -321,6 +339,10 @@ public nonisolated struct PBObservedEvent: Sendable {
     case peerFound(UInt64)
     /// What changed, for people.
     case membershipChanged(String)
+    /// The log's disk has not finished a write for so many microseconds: a leader hands over.
+    case diskStuck(Int64)
+    /// It finished the write after so many microseconds.
+    case diskRecovered(Int64)
 
   }
 
@@ -775,7 +797,7 @@ nonisolated extension PBObserveResponse: SwiftProtobuf.Message, SwiftProtobuf._M
 
 nonisolated extension PBObservedEvent: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ObservedEvent"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}sequence\0\u{3}monotonic_nanoseconds\0\u{3}wall_microseconds\0\u{1}term\0\u{4}\u{6}election_timeout\0\u{3}leader_connection_lost\0\u{3}pre_vote_asked\0\u{3}vote_asked\0\u{3}vote_cast\0\u{3}vote_refused\0\u{3}vote_received\0\u{3}role_changed\0\u{3}leader_changed\0\u{1}elected\0\u{3}stepped_down\0\u{3}first_commit\0\u{3}transfer_started\0\u{3}transfer_aborted\0\u{3}snapshot_sent\0\u{3}snapshot_installed\0\u{3}peer_lost\0\u{3}peer_found\0\u{3}membership_changed\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}sequence\0\u{3}monotonic_nanoseconds\0\u{3}wall_microseconds\0\u{1}term\0\u{4}\u{6}election_timeout\0\u{3}leader_connection_lost\0\u{3}pre_vote_asked\0\u{3}vote_asked\0\u{3}vote_cast\0\u{3}vote_refused\0\u{3}vote_received\0\u{3}role_changed\0\u{3}leader_changed\0\u{1}elected\0\u{3}stepped_down\0\u{3}first_commit\0\u{3}transfer_started\0\u{3}transfer_aborted\0\u{3}snapshot_sent\0\u{3}snapshot_installed\0\u{3}peer_lost\0\u{3}peer_found\0\u{3}membership_changed\0\u{3}disk_stuck\0\u{3}disk_recovered\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -964,6 +986,22 @@ nonisolated extension PBObservedEvent: SwiftProtobuf.Message, SwiftProtobuf._Mes
           self.kind = .membershipChanged(v)
         }
       }()
+      case 29: try {
+        var v: Int64?
+        try decoder.decodeSingularInt64Field(value: &v)
+        if let v = v {
+          if self.kind != nil {try decoder.handleConflictingOneOf()}
+          self.kind = .diskStuck(v)
+        }
+      }()
+      case 30: try {
+        var v: Int64?
+        try decoder.decodeSingularInt64Field(value: &v)
+        if let v = v {
+          if self.kind != nil {try decoder.handleConflictingOneOf()}
+          self.kind = .diskRecovered(v)
+        }
+      }()
       default: break
       }
     }
@@ -1062,6 +1100,14 @@ nonisolated extension PBObservedEvent: SwiftProtobuf.Message, SwiftProtobuf._Mes
     case .membershipChanged?: try {
       guard case .membershipChanged(let v)? = self.kind else { preconditionFailure() }
       try visitor.visitSingularStringField(value: v, fieldNumber: 28)
+    }()
+    case .diskStuck?: try {
+      guard case .diskStuck(let v)? = self.kind else { preconditionFailure() }
+      try visitor.visitSingularInt64Field(value: v, fieldNumber: 29)
+    }()
+    case .diskRecovered?: try {
+      guard case .diskRecovered(let v)? = self.kind else { preconditionFailure() }
+      try visitor.visitSingularInt64Field(value: v, fieldNumber: 30)
     }()
     case nil: break
     }

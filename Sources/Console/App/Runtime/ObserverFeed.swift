@@ -186,6 +186,8 @@ extension RaftEvent {
         case .peerLost(let peer): kind = .peerLost(peer.rawValue)
         case .peerFound(let peer): kind = .peerFound(peer.rawValue)
         case .membershipChanged(let text): kind = .membershipChanged(text)
+        case .diskStuck(let after): kind = .diskStuck(afterMicroseconds: after.nanoseconds / 1_000)
+        case .diskRecovered(let after): kind = .diskRecovered(afterMicroseconds: after.nanoseconds / 1_000)
         }
         self.init(node: node, atMicroseconds: event.time.wallMicroseconds + correction, term: event.term.rawValue, kind: kind)
     }
