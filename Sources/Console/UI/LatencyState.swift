@@ -32,6 +32,8 @@ struct LatencyKey: Hashable, Sendable {
         case put, get
         /// Pushed by our own nodes.
         case stage(StageLatency.Stage)
+        /// Round trips to its peers, as a leader of our own tells them: the last one of each, once a sample.
+        case peers
         /// Read from `/metrics`.
         case scraped(LatencySource)
     }
@@ -228,6 +230,12 @@ struct LatencyState: Hashable, Sendable {
     mutating func heard(_ samples: [NodeSample], cluster: ClusterState) {
         for sample in samples {
             let at = Moment(milliseconds: sample.atMicroseconds / 1_000)
+            let trips = sample.peers.compactMap(\.roundTripMicroseconds)
+            if !trips.isEmpty {
+                var histogram = LatencyHistogram()
+                for trip in trips { histogram.record(microseconds: trip) }
+                add(histogram, LatencyKey(what: .peers, node: sample.node), at)
+            }
             for stage in sample.stages where stage.histogram.total > 0 { add(stage.histogram, LatencyKey(what: .stage(stage.stage), node: sample.node), at) }
         }
         forget(except: cluster)
@@ -284,8 +292,8 @@ struct LatencyState: Hashable, Sendable {
         case .get: return [LatencyKey(what: .get)]
         case .walFsync, .backendCommit, .peerRoundTrip:
             return nodes.map { node in
-                let pushed = LatencyKey(what: .stage(source == .walFsync ? .logWrite : .backendCommit), node: node)
-                if source != .peerRoundTrip, let last = series[pushed]?.coarse.last, now.milliseconds / 1_000 - last.second < LatencySeries.coarseSeconds { return pushed }
+                let pushed = LatencyKey(what: source == .peerRoundTrip ? .peers : .stage(source == .walFsync ? .logWrite : .backendCommit), node: node)
+                if let last = series[pushed]?.coarse.last, now.milliseconds / 1_000 - last.second < LatencySeries.coarseSeconds { return pushed }
                 return LatencyKey(what: .scraped(source), node: node)
             }
         }

@@ -188,8 +188,6 @@ extension Model {
                          [Span("e", .key, .bold), Span("  other rates, keys, sizes, targets", .text)], [Span("m", .key, .bold), Span("  what the nodes themselves tell", .text)], [],
                          [Span("every answer is checked: nothing acknowledged may get lost", .dim)]]
             }
-        } else if source == .peerRoundTrip, cluster.kind == .playground {
-            lines = [[Span("— our nodes tell round trips to each peer, not as a histogram: see the Overview", .dim)]]
         } else {
             lines = [[Span(metricsReason ?? "waiting for figures of the nodes…", .dim)]]
         }
@@ -338,8 +336,9 @@ extension Model {
             }
             return Line(title: stage.title, p50: sum?.histogram.quantile(0.5), p99: sum?.histogram.quantile(0.99), isRough: isRough, needsUs: stage != .logWrite && stage != .backendCommit)
         }
-        if let sum = latency.sum([LatencyKey(what: .scraped(.peerRoundTrip), node: node.id)], from: from, to: to, isFine: true) {
-            lines.append(Line(title: "peer rtt", p50: sum.histogram.quantile(0.5), p99: sum.histogram.quantile(0.99), isRough: true, needsUs: false))
+        let trips = latency.keys(.peerRoundTrip, nodes: [node.id], now: now)
+        if let sum = latency.sum(trips, from: from, to: to, isFine: true) {
+            lines.append(Line(title: "peer rtt", p50: sum.histogram.quantile(0.5), p99: sum.histogram.quantile(0.99), isRough: trips[0].what != .peers, needsUs: false))
         }
         let isOurs = latency.series.keys.contains { if case .stage = $0.what { true } else { false } }
         let top = max(1_000, lines.compactMap(\.p99).max() ?? 0)

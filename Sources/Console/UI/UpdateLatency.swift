@@ -191,6 +191,7 @@ extension Model {
             case .put: "put"
             case .get: "get"
             case .stage(let stage): stage.rawValue
+            case .peers: "peerRoundTrip"
             case .scraped(let source): "metrics_\(source)"
             }
         }

@@ -22,6 +22,7 @@ final class Canary: Sendable {
         /// Runs by itself until then, nanoseconds.
         var armedUntil: Int64 = 0
         var run: Task<Void, Never>?
+        var key: String?
         var isClosed = false
         // Of the present run:
         /// Writes in order of being due; nil: no answer yet. The first is number `firstWrite`.
@@ -62,13 +63,15 @@ final class Canary: Sendable {
 
     var isRunning: Bool { state.withLock { $0.run != nil } }
 
-    /// The console goes: at once, without tidying up.
-    func close() {
-        let run = state.withLock { state in
+    /// The console goes: at once, without tidying up. Returns the key that is left behind, if one is.
+    @discardableResult
+    func close() -> String? {
+        let (run, key) = state.withLock { state in
             state.isClosed = true
-            return state.run
+            return (state.run, state.key)
         }
         run?.cancel()
+        return key
     }
 
     private func start() {
@@ -91,6 +94,7 @@ final class Canary: Sendable {
         defer { ended() }
         guard let client = try? EtcdClient(configuration: configuration) else { return }
         let key = Canary.prefix + String(UInt32.random(in: 0x10_0000...0xff_ffff), radix: 16)
+        state.withLock { $0.key = key }
         let watcher = Mutex<Task<Void, Never>?>(nil)
         await withDiscardingTaskGroup { group in
             var due = Clock.monotonicNanoseconds()
@@ -130,7 +134,7 @@ final class Canary: Sendable {
 
     private func ended() {
         let mustRunAgain = state.withLock { state in
-            state.run = nil
+            (state.run, state.key) = (nil, nil)
             return (state.isWished || state.armedUntil > Clock.monotonicNanoseconds()) && !state.isClosed
         }
         post(.isCanaryOn(false))

@@ -161,16 +161,22 @@ final class ClusterSession: CommandRunner {
     }
 
     func stop() async {
-        let tasks = state.withLock { state -> [Task<Void, Never>] in
+        let (tasks, workload) = state.withLock { state -> ([Task<Void, Never>], Workload?) in
             state.isStopped = true
             for watch in state.watches.values { watch.stop() }
-            return state.background + state.previews + [state.search, state.follow, state.workload?.task].compactMap { $0 }
+            return (state.background + state.previews + [state.search, state.follow, state.workload?.task].compactMap { $0 }, state.workload?.workload)
         }
         for task in tasks { task.cancel() }
         scenarios?.close()
         await faults?.stop()
-        canary.close()
         monitor.scrapeMetrics(false)
+        let canaryKey = canary.close()
+        if host == nil {
+            // Somebody else's cluster: what was written there goes, as far as the little time allows.
+            let limit = CallOptions(timeout: .milliseconds(150))
+            if let workload { _ = try? await client.delete(DeleteCommand(.prefix(Key(workload.keyPrefix))), options: limit) }
+            if let canaryKey { _ = try? await client.delete(DeleteCommand(.single(Key(canaryKey))), options: limit) }
+        }
         await client.close()
         await host?.shutDown()
     }
