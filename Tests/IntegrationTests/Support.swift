@@ -218,6 +218,9 @@ enum EtcdTools {
     static let isWanted = directory != nil || ProcessInfo.processInfo.environment["CI"].map { !$0.isEmpty } ?? false
     static let advice: Comment = "no etcd and etcdctl found: Tests/run installs them, or set QUARTERDECK_ETCD_DIR"
 
+    /// Lets the program find it too.
+    static var environment: [String: String] { directory.map { ["QUARTERDECK_ETCD_DIR": $0] } ?? [:] }
+
     static func path(_ name: String) throws -> String {
         guard let directory else { throw Late(description: "\(advice)") }
         return directory + "/" + name

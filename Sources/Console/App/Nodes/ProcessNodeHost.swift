@@ -166,7 +166,8 @@ final class ProcessNodeHost: NodeHost {
         lives.withLock { lives in
             if let reason = lives[id]!.endReason { return reason }
             if let signal = end.signal { return "killed by signal \(signal)" }
-            let last = lives[id]!.lastLine.map { ": \($0.text)" } ?? ""
+            // The last thing that our own program says is what was wrong, after its name.
+            let last = lives[id]!.lastLine.map { ": " + ($0.text.hasPrefix("quarterdeck: ") ? String($0.text.dropFirst(13)) : $0.text) } ?? ""
             return "exit \(end.code)\(last)"
         }
     }

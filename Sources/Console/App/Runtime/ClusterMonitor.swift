@@ -321,8 +321,8 @@ final class ClusterMonitor: ObserverSink {
             do {
                 let status = try await client.status(options: CallOptions(timeout: .seconds(1), endpoint: endpoint))
                 heard(status, member)
-                // Our own nodes tell more than that by themselves.
-                if !state.withLock({ $0.tracker.state.isPushed }), Clock.now() >= metricsDue {
+                // Our own nodes of a playground tell what stands there.
+                if host == nil || !state.withLock({ $0.tracker.state.isPushed }), Clock.now() >= metricsDue {
                     metricsDue = Clock.now().advanced(byMilliseconds: ClusterMonitor.slowPeriodMilliseconds / 2)
                     await readMetrics(member, endpoint)
                 }
