@@ -71,8 +71,10 @@ struct ScenarioCommand: ParsableCommand {
             host.abandon()
             throw CommandFailure(description: "\(scenario.name): \(obstacle)", status: ScenarioCommand.badFile)
         }
-        let cluster = ClusterState(name: scenario.name, kind: .playground, mode: .readWrite, members: host.nodes.map { MemberState(id: $0.id, name: $0.name, endpoint: $0.clientEndpoint) })
-        let session = try ClusterSession(cluster: cluster, connection: ConnectionOptions(endpoints: host.nodes.map(\.clientEndpoint)), host: host, mailbox: mailbox)
+        var cluster = ClusterState(name: scenario.name, kind: .playground, mode: .readWrite, members: host.nodes.map { MemberState(id: $0.id, name: $0.name, endpoint: $0.clientEndpoint) })
+        cluster.isPushed = options.engine != .etcd
+        let connection = ConnectionOptions(endpoints: host.nodes.map(\.clientEndpoint))
+        let session = try ClusterSession(cluster: cluster, connection: connection, host: host, playground: options, mailbox: mailbox)
         let stage = try SessionStage(session, scenario: scenario.name, isOwner: true)
         let isQuiet = json
         if !isQuiet { ScenarioCommand.say("\(scenario.title)\n\(scenario.nodes) nodes, \(options.engine.rawValue)\n") }
