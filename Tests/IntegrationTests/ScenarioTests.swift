@@ -97,6 +97,18 @@ extension Integration {
             #expect(process.output.split(separator: "\n").compactMap { $0.split(separator: " ").first.map(String.init) } == Self.shipped)
         }
 
+        /// In a console: it is told among the events, and what it broke is mended.
+        @Test func onTheScreenItIsToldAndMends() throws {
+            let scratch = try Scratch()
+            let path = try file("title: A pause\nsteps:\n  - fault: pause any follower\n  - wait: {for: writes succeed, within: 10s}\n", in: scratch)
+            let terminal = try PseudoTerminal([quarterdeck, "scenario", path, "--screen", "--base-port", "\(Ports.base(3))"], environment: ["TMPDIR": scratch.path, "HOME": scratch.path], columns: 160, rows: 50)
+            try terminal.wait("its start", seconds: 30) { $0.text.contains("scenario own starts: A pause") }
+            try terminal.wait("its end, all nodes up", seconds: 30) { $0.text.contains("scenario own passed in") && $0.text.contains("3/3") }
+            terminal.signal(SIGTERM)
+            #expect(try terminal.waitForExit(seconds: 20) == 128 + SIGTERM)
+            #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.path).filter { $0.hasPrefix("quarterdeck-") } == [])
+        }
+
         @Test func anInterruptMendsAndEnds() async throws {
             let scratch = try Scratch()
             let path = try file("title: t\nsteps:\n  - fault: pause leader\n  - hold: 5m\n", in: scratch)
