@@ -13,7 +13,7 @@ enum PlaygroundLauncher {
     static let token = "quarterdeck-playground"
 
     /// - Throws: `NodeHostError` with one line (port in use, directory not writable, wrong data, no etcd).
-    static func make(_ options: PlaygroundOptions, logs funnel: LogFunnel) throws -> any NodeHost {
+    static func make(_ options: PlaygroundOptions, logs funnel: LogFunnel = LogFunnel(deliver: { _ in })) throws -> any NodeHost {
         let etcd = options.engine == .etcd ? try EtcdBinary.find(ProcessInfo.processInfo.environment) : nil
         let ports = try ports(options)
         let nodes = ports.enumerated().map { index, port in
