@@ -13,7 +13,7 @@ final class Mailbox: Sendable {
     }
 
     private let state = Mutex(State())
-    private let listener = Mutex<(@Sendable (DataEvent) -> Void)?>(nil)
+    private let taps = Mutex<[(name: String, listener: @Sendable (DataEvent) -> Void)]>([])
     /// Readable while something waits.
     let descriptor: Int32
     private let writingEnd: Int32
@@ -33,11 +33,17 @@ final class Mailbox: Sendable {
         close(writingEnd)
     }
 
-    /// Hears every post too, in the poster's thread; must return at once. Set once, before the first post.
-    func listen(_ hear: @escaping @Sendable (DataEvent) -> Void) { listener.withLock { $0 = hear } }
+    /// Hears everything that is posted from now on, on whichever thread posts it, and must return at once. nil: the tap of that name hears
+    /// no longer.
+    func tap(_ name: String, _ listener: (@Sendable (DataEvent) -> Void)?) {
+        taps.withLock { taps in
+            taps.removeAll { $0.name == name }
+            if let listener { taps.append((name, listener)) }
+        }
+    }
 
     func post(_ event: DataEvent) {
-        listener.withLock { $0 }?(event)
+        for tap in taps.withLock({ $0 }) { tap.listener(event) }
         let mustWake = state.withLock { state in
             if case .cluster = event {
                 if let index = state.clusterIndex {

@@ -132,4 +132,13 @@ struct PlaygroundOptions: Hashable, Sendable {
     var basePort: Int?
     var heartbeatMilliseconds = 100
     var electionMilliseconds = 1000
+    /// nil: what the nodes have by themselves.
+    var snapshotCount: Int?
+    /// Log entries kept behind a snapshot for slow followers.
+    var catchUpEntries: Int?
+
+    /// As arguments of `quarterdeck serve` and of etcd, which have the same names for them.
+    var nodeArguments: [String] {
+        (snapshotCount.map { ["--snapshot-count", "\($0)"] } ?? []) + (catchUpEntries.map { ["--experimental-snapshot-catchup-entries", "\($0)"] } ?? [])
+    }
 }

@@ -13,6 +13,19 @@ enum Paths {
         return home() + "/" + standard + "/quarterdeck"
     }
 
+    /// Where files of a kind may be that people add to and that came along, the person's own first.
+    static func shared(_ folder: String, executable: String? = Bundle.main.executablePath) -> [String] {
+        var directories = [configuration() + "/" + folder, folder]
+        // Installed (bin/quarterdeck beside share/quarterdeck), or run from a build directory below the checkout.
+        var place = (executable ?? "") as NSString
+        for _ in 0..<5 where place.length > 1 {
+            place = place.deletingLastPathComponent as NSString
+            directories.append(place.appendingPathComponent("share/quarterdeck/" + folder))
+            directories.append(place.appendingPathComponent(folder))
+        }
+        return directories
+    }
+
     /// `~` at the front is the home directory.
     static func expanded(_ path: String) -> String {
         if path == "~" { return home() }

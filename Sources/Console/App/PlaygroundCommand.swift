@@ -27,13 +27,18 @@ struct PlaygroundCommand: ParsableCommand {
     }
 
     func run() throws {
-        // Before anything starts a thread.
-        let signals = SignalInbox.install()
         var options = PlaygroundOptions()
         options.engine = engine
         options.nodeCount = nodes
         options.dataDirectory = dataDirectory.map(Paths.expanded)
         options.basePort = basePort
+        try PlaygroundCommand.open(options, console: console)
+    }
+
+    /// - Parameter scenario: is played as soon as the nodes run.
+    static func open(_ options: PlaygroundOptions, console: ConsoleFlags, scenario: Scenario? = nil) throws {
+        // Before anything starts a thread.
+        let signals = SignalInbox.install()
         let mailbox = Mailbox()
         let funnel = LogFunnel(mailbox)
         let host: any NodeHost
@@ -49,7 +54,7 @@ struct PlaygroundCommand: ParsableCommand {
         cluster.serverVersion = options.engine == .etcd ? host.engine : "quarterdeck \(Version.text)"
         cluster.isPushed = options.engine != .etcd
         let connection = ConnectionOptions(endpoints: host.nodes.map(\.clientEndpoint))
-        let runner = try ClusterSession(cluster: cluster, connection: connection, host: host, mailbox: mailbox, logs: funnel)
+        let runner = try ClusterSession(cluster: cluster, connection: connection, host: host, playground: options, scenario: scenario, mailbox: mailbox, logs: funnel)
         if let path = console.record { try runner.recordFromStart(path) }
         try ConsoleSession(flags: console, signals: signals, mailbox: mailbox, runner: runner, cluster: cluster).run()
     }

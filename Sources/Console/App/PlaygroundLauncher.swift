@@ -13,7 +13,7 @@ enum PlaygroundLauncher {
     static let token = "quarterdeck-playground"
 
     /// - Throws: `NodeHostError` with one line (port in use, directory not writable, wrong data, no etcd).
-    static func make(_ options: PlaygroundOptions, logs funnel: LogFunnel) throws -> any NodeHost {
+    static func make(_ options: PlaygroundOptions, logs funnel: LogFunnel = LogFunnel(deliver: { _ in })) throws -> any NodeHost {
         let etcd = options.engine == .etcd ? try EtcdBinary.find(ProcessInfo.processInfo.environment) : nil
         let ports = try ports(options)
         let nodes = ports.enumerated().map { index, port in
@@ -29,6 +29,8 @@ enum PlaygroundLauncher {
             var replica = ReplicaOptions()
             replica.raft.heartbeatInterval = .milliseconds(Int64(options.heartbeatMilliseconds))
             replica.raft.electionTimeout = .milliseconds(Int64(options.electionMilliseconds))
+            if let count = options.snapshotCount { replica.snapshotCount = UInt64(count) }
+            if let count = options.catchUpEntries { replica.raft.keptEntries = count }
             let names = Dictionary(uniqueKeysWithValues: nodes.map { ($0.id, $0.name) })
             let logger = Logger(label: "quarterdeck") { _ in FunnelLogHandler(funnel, names: names) }
             let cluster = EmbeddedCluster(ports: ports, dataDirectory: directory, token: token, options: replica, logger: logger)

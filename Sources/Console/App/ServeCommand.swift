@@ -54,6 +54,8 @@ struct ServeOptions: Hashable, Sendable {
     var heartbeatIntervalMilliseconds: Int
     var electionTimeoutMilliseconds: Int
     var snapshotCount: Int
+    /// Log entries kept behind a snapshot for slow followers.
+    var snapshotCatchUpEntries: Int
     /// 0: the default of 2 GiB.
     var quotaBackendBytes: Int64
     var maxRequestBytes: Int
@@ -83,6 +85,7 @@ struct ServeCommand: ParsableCommand {
     @Option(name: .customLong("heartbeat-interval"), help: "Milliseconds. (default: 100)") var heartbeatInterval: String?
     @Option(name: .customLong("election-timeout"), help: "Milliseconds. (default: 1000)") var electionTimeout: String?
     @Option(name: .customLong("snapshot-count"), help: "Entries applied between snapshots. (default: 10000)") var snapshotCount: String?
+    @Option(name: .customLong("experimental-snapshot-catchup-entries"), help: "Entries kept behind a snapshot for slow followers. (default: 5000)") var snapshotCatchUpEntries: String?
     @Option(name: .customLong("quota-backend-bytes"), help: "Size at which the NOSPACE alarm goes off; 0 for 2 GiB. (default: 0)") var quotaBackendBytes: String?
     @Option(name: .customLong("max-request-bytes"), help: "(default: 1572864)") var maxRequestBytes: String?
     @Option(name: .customLong("max-txn-ops"), help: "(default: 128)") var maxTxnOps: String?
@@ -168,6 +171,7 @@ struct ServeCommand: ParsableCommand {
             initialClusterToken: value(initialClusterToken, "initial-cluster-token") ?? "etcd-cluster", initialClusterState: state,
             heartbeatIntervalMilliseconds: heartbeat, electionTimeoutMilliseconds: election,
             snapshotCount: try number(snapshotCount, "snapshot-count", 10_000, 1...Int.max),
+            snapshotCatchUpEntries: try number(snapshotCatchUpEntries, "experimental-snapshot-catchup-entries", 5_000, 1...Int.max),
             quotaBackendBytes: Int64(try number(quotaBackendBytes, "quota-backend-bytes", 0, 0...Int.max)),
             maxRequestBytes: try number(maxRequestBytes, "max-request-bytes", 1_572_864, 1...512 << 20),
             maxTxnOps: try number(maxTxnOps, "max-txn-ops", 128, 1...1_000_000), logLevel: level, console: supervised)

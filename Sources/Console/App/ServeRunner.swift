@@ -89,6 +89,7 @@ enum ServeRunner {
         configuration.options.raft.heartbeatInterval = .milliseconds(Int64(options.heartbeatIntervalMilliseconds))
         configuration.options.raft.electionTimeout = .milliseconds(Int64(options.electionTimeoutMilliseconds))
         configuration.options.snapshotCount = UInt64(options.snapshotCount)
+        configuration.options.raft.keptEntries = options.snapshotCatchUpEntries
         configuration.options.quotaBytes = options.quotaBackendBytes
         configuration.options.maxRequestBytes = options.maxRequestBytes
         configuration.options.maxTxnOps = options.maxTxnOps

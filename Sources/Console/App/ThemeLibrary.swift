@@ -12,14 +12,7 @@ struct ThemeLibrary: Sendable {
     var directories: [String]
 
     init(environment: [String: String] = ProcessInfo.processInfo.environment, executable: String? = Bundle.main.executablePath) {
-        directories = [Paths.configuration() + "/themes", "themes"]
-        // Installed (bin/quarterdeck beside share/quarterdeck), or run from a build directory below the checkout.
-        var place = (executable ?? "") as NSString
-        for _ in 0..<5 where place.length > 1 {
-            place = place.deletingLastPathComponent as NSString
-            directories.append(place.appendingPathComponent("share/quarterdeck/themes"))
-            directories.append(place.appendingPathComponent("themes"))
-        }
+        directories = Paths.shared("themes", executable: executable)
     }
 
     init(directories: [String]) { self.directories = directories }

@@ -62,7 +62,7 @@ struct EtcdProgram: NodeProgram {
          "--listen-peer-urls", "http://127.0.0.1:\(peerPorts[node.id]!)", "--initial-advertise-peer-urls", "http://\(node.peerEndpoint)",
          "--initial-cluster", nodes.map { "\($0.name)=http://\($0.peerEndpoint)" }.joined(separator: ","), "--initial-cluster-token", PlaygroundLauncher.token,
          "--initial-cluster-state", "new", "--heartbeat-interval", "\(options.heartbeatMilliseconds)", "--election-timeout", "\(options.electionMilliseconds)",
-         "--logger", "zap", "--log-outputs", "stderr"]
+         "--logger", "zap", "--log-outputs", "stderr"] + options.nodeArguments
     }
 
     /// Its client port opens only when there is a quorum.

@@ -20,7 +20,7 @@ struct ServeProgram: NodeProgram {
          "--listen-peer-urls", "http://\(node.peerEndpoint)", "--initial-advertise-peer-urls", "http://\(node.peerEndpoint)",
          "--initial-cluster", nodes.map { "\($0.name)=http://\($0.peerEndpoint)" }.joined(separator: ","), "--initial-cluster-token", PlaygroundLauncher.token,
          "--heartbeat-interval", "\(options.heartbeatMilliseconds)", "--election-timeout", "\(options.electionMilliseconds)",
-         "--supervised", "\(getpid())"]
+         "--supervised", "\(getpid())"] + options.nodeArguments
     }
 
     func port(of node: HostedNode) -> Int { node.clientPort }

@@ -14,6 +14,7 @@ final class ClusterSession: CommandRunner {
     /// The faults of nodes that this console started.
     let faults: FaultBoard?
     let canary: Canary
+    let scenarios: ScenarioDesk?
     private let journal: Journal
     let recorder: SessionRecorder
     private let state = Mutex(State())
@@ -33,8 +34,12 @@ final class ClusterSession: CommandRunner {
     /// Unanswered previews that may be under way at the same time.
     private static let previewLimit = 3
 
+    /// - Parameters:
+    ///   - playground: what the nodes of `host` were started with.
+    ///   - scenario: is played as soon as they run.
     /// - Throws: `CommandFailure` when the endpoints or TLS files cannot be used. Connects to nothing yet.
-    init(cluster: ClusterState, connection: ConnectionOptions, host: (any NodeHost)?, mailbox: Mailbox, logs: LogFunnel? = nil) throws {
+    init(cluster: ClusterState, connection: ConnectionOptions, host: (any NodeHost)?, playground: PlaygroundOptions = PlaygroundOptions(),
+         scenario: Scenario? = nil, mailbox: Mailbox, logs: LogFunnel? = nil) throws {
         let configuration: ClientConfiguration
         do {
             configuration = try ClusterSession.configuration(connection)
@@ -59,7 +64,8 @@ final class ClusterSession: CommandRunner {
         canary = Canary(configuration: configuration) { mailbox.post($0) }
         recorder = SessionRecorder(program: "quarterdeck \(Version.text)") { [weak mailbox] event in mailbox?.post(event) }
         recorder.hear(.cluster(cluster), at: Clock.now())
-        mailbox.listen { [recorder] event in recorder.hear(event, at: Clock.now()) }
+        mailbox.tap("recorder") { [recorder] event in recorder.hear(event, at: Clock.now()) }
+        scenarios = host.map { ScenarioDesk(host: $0, playground: playground, first: scenario) }
     }
 
     private static func configuration(_ options: ConnectionOptions) throws -> ClientConfiguration {
@@ -94,6 +100,7 @@ final class ClusterSession: CommandRunner {
             background { [mailbox] in
                 do {
                     try await host.start()
+                    self.scenarios?.begin(in: self)
                 } catch {
                     mailbox.post(.notice("nodes did not start: \(error)", isBad: true))
                 }
@@ -138,8 +145,8 @@ final class ClusterSession: CommandRunner {
         case .addFault(let id, let fault, let milliseconds): control(id) { try await $0.add(fault, milliseconds: milliseconds) }
         case .healFault(let id, let fault): control(id) { try await $0.heal(fault) }
         case .healAllFaults(let id): control(id) { try await $0.healAll() }
-        case .runScenario(let id, _), .stopScenario(let id):
-            finish(id, .failed("not built yet"), since: Clock.monotonicNanoseconds())
+        case .runScenario(let id, let name): runScenario(id, name)
+        case .stopScenario(let id): background { await self.stopScenario(id) }
         case .export(let id, let path, let content): FileExport.write(content, to: path, answering: id, mailbox)
         case .record(let id, let path): background { self.record(id, path) }
         case .replay: break
@@ -164,6 +171,7 @@ final class ClusterSession: CommandRunner {
             return (state.background + state.previews + [state.search, state.follow, state.workload?.task].compactMap { $0 }, state.workload?.workload)
         }
         for task in tasks { task.cancel() }
+        scenarios?.close()
         await faults?.stop()
         monitor.scrapeMetrics(false)
         let canaryKey = canary.close()
@@ -298,38 +306,42 @@ final class ClusterSession: CommandRunner {
 
     private func setWorkload(_ id: RequestID, _ settings: WorkloadSettings?) {
         let start = Clock.monotonicNanoseconds()
-        guard let settings else {
-            // It reads everything back and tidies up in its own time; its last sample says so.
-            let running = state.withLock { state in
-                defer { state.workload = nil }
-                return state.workload
-            }
-            running?.workload.stop()
-            if let running { background { await withTaskCancellationHandler { await running.task.value } onCancel: { running.task.cancel() } } }
-            monitor.tell(.workload(isOn: false))
-            return finish(id, .done(revision: nil, detail: nil), since: start)
-        }
-        if let problem = settings.problem { return finish(id, .failed(problem), since: start) }
-        if let running = state.withLock({ $0.workload }) {
-            running.workload.change(settings)
-            return finish(id, .done(revision: nil, detail: nil), since: start)
-        }
         do {
-            let workload = try Workload(configuration: client.configuration, settings: settings, leader: { [monitor] in monitor.leaderEndpoint() }, post: { [weak self] sample in
-                var sample = sample
-                // The next one runs already.
-                if sample.isFinal, self?.state.withLock({ $0.workload }) != nil { sample.isFinal = false }
-                self?.mailbox.post(.workload(sample))
-            })
-            state.withLock { state in
-                guard !state.isStopped else { return }
-                state.workload = (Task.detached { await workload.run() }, workload)
-            }
-            monitor.tell(.workload(isOn: true))
+            if let settings { try startLoad(settings) } else { stopLoad() }
             finish(id, .done(revision: nil, detail: nil), since: start)
         } catch {
             finish(id, .failed(ClusterSession.text(of: error)), since: start)
         }
+    }
+
+    var isLoading: Bool { state.withLock { $0.workload != nil } }
+
+    /// Or changes the load that runs.
+    func startLoad(_ settings: WorkloadSettings) throws {
+        if let problem = settings.problem { throw NodeHostError(problem) }
+        if let running = state.withLock({ $0.workload }) { return running.workload.change(settings) }
+        let workload = try Workload(configuration: client.configuration, settings: settings, leader: { [monitor] in monitor.leaderEndpoint() }, post: { [weak self] sample in
+            var sample = sample
+            // The next one runs already.
+            if sample.isFinal, self?.state.withLock({ $0.workload }) != nil { sample.isFinal = false }
+            self?.mailbox.post(.workload(sample))
+        })
+        state.withLock { state in
+            guard !state.isStopped else { return }
+            state.workload = (Task.detached { await workload.run() }, workload)
+        }
+        monitor.tell(.workload(isOn: true))
+    }
+
+    /// It reads everything back and tidies up in its own time; its last sample says so.
+    func stopLoad() {
+        let running = state.withLock { state in
+            defer { state.workload = nil }
+            return state.workload
+        }
+        running?.workload.stop()
+        if let running { background { await withTaskCancellationHandler { await running.task.value } onCancel: { running.task.cancel() } } }
+        monitor.tell(.workload(isOn: false))
     }
 
     // MARK: Answers
