@@ -192,7 +192,7 @@ import Testing
             state.heard((0..<50).map { CanaryWrite(dueMicroseconds: at + Int64($0) * 20_000, tookMicroseconds: 2_000, outcome: .acknowledged) })
         }
         #expect(state.elections.count <= ElectionsState.electionLimit && state.elections.count > 300)
-        #expect(state.writes.count <= ElectionsState.writeLimit + 50)
+        #expect(state.writes.count <= 2 * ElectionsState.writeLimit + 50)
         #expect(state.elections.last?.number == 1_200)
         #expect(state.lanes.allSatisfy { $0.roles.count <= NodeLane.changeLimit })
     }

@@ -22,7 +22,7 @@ struct ElectionsState: Hashable, Sendable {
     static let electionLimit = 500
     static let eventLimit = 4_096
     static let markLimit = 1_024
-    /// Ten minutes of the canary; those around elections stay longer.
+    /// Ten minutes of the canary; those around elections stay longer, as many again.
     static let writeLimit = 30_000
     static let timersPerNode = 128
     /// A write that took longer than this waited for the cluster.
@@ -42,6 +42,8 @@ struct ElectionsState: Hashable, Sendable {
     /// The present time, as the model has it.
     var clock: Int64 = 0
 
+    /// Those at the front that are kept only because they belong to elections.
+    private var keptWrites = 0
     private var log: [RaftEvent] = []
     private var timers: [UInt64: [TimerReading]] = [:]
     private var requests: [Int64] = []
@@ -69,7 +71,8 @@ struct ElectionsState: Hashable, Sendable {
 
     /// Microseconds a column.
     static let zooms: [Int64] = [500, 1_000, 2_000, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 15_000_000, 60_000_000]
-    static let liveZoom = 9
+    /// A failover of a second is ten columns.
+    static let liveZoom = 7
 
     var perColumn: Int64 { ElectionsState.zooms[zoom] }
 
@@ -198,7 +201,7 @@ struct ElectionsState: Hashable, Sendable {
             while index > 0, write.dueMicroseconds < self.writes[index - 1].dueMicroseconds { index -= 1 }
             self.writes.insert(write, at: index)
         }
-        if self.writes.count > ElectionsState.writeLimit { forgetWrites() }
+        while self.writes.count - keptWrites > ElectionsState.writeLimit { forgetWrites() }
         let earliest = (writes.map(\.dueMicroseconds).min() ?? first.dueMicroseconds) - 15_000_000
         for index in elections.indices.reversed() {
             guard (elections[index].electedAt ?? elections[index].lostAt) > earliest else { break }
@@ -206,14 +209,22 @@ struct ElectionsState: Hashable, Sendable {
         }
     }
 
-    /// The oldest quarter goes, except what belongs to an election; when that does not help, all of it.
+    /// The oldest quarter goes, except what belongs to an election; of that, too, the oldest goes when it becomes too much. Each write is
+    /// looked at once.
     private mutating func forgetWrites() {
-        let cut = writes.count - ElectionsState.writeLimit * 3 / 4
+        let old = keptWrites..<keptWrites + ElectionsState.writeLimit / 4
         var kept: [CanaryWrite] = []
-        for write in writes[..<cut] where elections.contains(where: { write.dueMicroseconds > $0.lostAt - 2_000_000 && write.dueMicroseconds < $0.end + 2_000_000 }) { kept.append(write) }
-        if kept.count > ElectionsState.writeLimit { kept.removeFirst(kept.count - ElectionsState.writeLimit) }
-        writes = kept + writes[cut...]
-        if writes.count > ElectionsState.writeLimit { writes.removeFirst(writes.count - ElectionsState.writeLimit) }
+        var index = 0
+        for write in writes[old] {
+            while index < elections.count, elections[index].end + 2_000_000 < write.dueMicroseconds { index += 1 }
+            if index < elections.count, write.dueMicroseconds > elections[index].lostAt - 2_000_000 { kept.append(write) }
+        }
+        writes.replaceSubrange(old, with: kept)
+        keptWrites += kept.count
+        if keptWrites > ElectionsState.writeLimit {
+            writes.removeFirst(ElectionsState.writeLimit / 4)
+            keptWrites -= ElectionsState.writeLimit / 4
+        }
     }
 
     mutating func heard(_ active: [ActiveFault], before: [ActiveFault], at now: Moment) {
@@ -414,8 +425,9 @@ struct ElectionsState: Hashable, Sendable {
         var gap: Int64 = 0
         for (a, b) in zip(answers, answers.dropFirst()) where b >= election.lostAt { gap = max(gap, b - a) }
         let hit = window.filter { $0.dueMicroseconds + $0.tookMicroseconds >= election.lostAt && $0.dueMicroseconds <= end + 500_000 }
-        guard !hit.isEmpty || gap > 0 else { return nil }
-        return Election.ClientCost(gap: gap, firstAcknowledged: answers.first { $0 >= electedAt }, failed: hit.count { $0.outcome == .failed }, retried: hit.count { $0.outcome == .retried }, writes: hit.count)
+        // Until a write is acknowledged again nobody knows how long the gap is.
+        guard let back = answers.first(where: { $0 >= electedAt }), !hit.isEmpty || gap > 0 else { return nil }
+        return Election.ClientCost(gap: gap, firstAcknowledged: back, failed: hit.count { $0.outcome == .failed }, retried: hit.count { $0.outcome == .retried }, writes: hit.count)
     }
 
     private func check(_ election: Election) -> Election.WriteCheck? {

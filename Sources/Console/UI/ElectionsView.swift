@@ -508,6 +508,8 @@ extension Model {
         }
         if let check = election.check {
             lines.append(("lost writes", check.lost == 0 ? [Span("0", .ok, .bold), Span(" of \(Format.count(check.checked))" + (isNarrow ? " checked" : " acknowledged and checked"), .dim)] : [Span("\(check.lost) inconsistencies", .bad, .bold), Span(" in \(Format.count(check.checked)) checked writes", .dim)]))
+        } else if election.electedAt == nil || workload.isOn && elections.clock - election.end < 5_000_000 {
+            lines.append(("lost writes", [Span("not checked yet", .dim)]))
         } else {
             lines.append(("lost writes", [Span("not checked", .dim), Span(isNarrow ? "" : " · no workload ran that checks", .faint)]))
         }
@@ -552,7 +554,7 @@ extension Model {
             columns.insert(contentsOf: phases, at: 5)
             columns.append(TableColumn(15, "RETRIED", 7, right: true, priority: 9))
         }
-        columns.append(TableColumn(9, "TREND", isWide ? 20 : 12, priority: 10))
+        columns.append(TableColumn(9, "DETECT, VOTE", isWide ? 24 : 14, priority: 10))
         columns = TableColumn.fit(columns, room: inside.columns - 2)
         var x = inside.column + 1
         for column in columns {
@@ -570,6 +572,16 @@ extension Model {
         canvas.scrollMark(rect, offset: scroll, visible: rows, total: list.count, focused: panel == .elections)
     }
 
+    /// The time without a leader as one bar, its phases by colour.
+    private func drawPhases(_ canvas: inout Canvas, _ election: Election, _ column: Int, _ row: Int, width: Int, longest: Int64) {
+        guard let value = election.noLeader, value > 0 else { return }
+        canvas.bar(Int(clamping: value), of: Int(clamping: max(1, longest)), column, row, width: width, .ink(election.isOutline ? .dim : Model.slot(of: .vote)))
+        // What was spent on noticing, over it; an eighth of a cell is the least that is seen of either.
+        guard !election.isOutline, let detect = election.duration(.detect), detect > 0 else { return }
+        let cells = Int(detect) * width / Int(max(1, longest))
+        for index in 0..<min(cells, width) { canvas.glyph("█", column + index, row, .ink(Model.slot(of: .detect))) }
+    }
+
     private func drawElectionRow(_ canvas: inout Canvas, _ election: Election, _ columns: [TableColumn], _ inside: Rect, _ row: Int, _ longest: Int64) {
         var x = inside.column + 1
         let mark: (String, Slot)? = elections.bookmark == election.number ? ("★", .warn) : elections.compared == election.number ? ("◂", .accent) : nil
@@ -579,7 +591,7 @@ extension Model {
             switch column.id {
             case 0: (text, slot) = (String(election.number), .dim)
             case 1: text = Format.clock(Moment(microseconds: election.lostAt), zone: timeZoneOffsetSeconds) + "." + Format.pad(Int(election.lostAt / 1_000 % 1_000), 3)
-            case 2: text = (election.fromTerm.map { "\($0) → " } ?? "") + String(election.term)
+            case 2: text = (election.fromTerm.map { "\($0) → " } ?? "") + (election.electedAt == nil ? "?" : String(election.term))
             case 3: (text, slot) = ("\(election.previous.map { names(of: $0) } ?? "—") → \(election.leader.map { names(of: $0) } ?? "?")", election.leader == nil ? .bad : .text)
             case 4: text = election.causeText + (election.splitVotes > 0 ? ", split vote ×\(election.splitVotes)" : "")
             case 5:
@@ -590,7 +602,7 @@ extension Model {
             case 8: (text, slot) = election.check.map { (String($0.lost), $0.lost > 0 ? .bad : .ok) } ?? ("—", .faint)
             case 15: (text, slot) = election.clients.map { (Format.count($0.retried), .dim) } ?? ("—", .faint)
             case 9:
-                if let value = election.noLeader, election.cause != .firstLeader { canvas.bar(Int(clamping: value), of: Int(clamping: max(1, longest)), x, row, width: column.width, Style(foreground: .gradient(.latency, Int(min(100, value / 20_000))))) }
+                if election.cause != .firstLeader { drawPhases(&canvas, election, x, row, width: column.width, longest: longest) }
             default: (text, slot) = exact(Election.Phase(rawValue: column.id - 10).flatMap { election.duration($0) })
             }
             let shown = Format.fitted(text, column.width)
