@@ -267,6 +267,7 @@ extension Model {
                 add(wanted.faults, milliseconds: wanted.milliseconds, &commands)
             } catch {
                 state.problem = error
+                state.isFresh = true
                 if let index = state.used.first(where: { state.fields[$0].id == error.field }) { state.focus = index }
                 overlay = .fault(state)
             }
