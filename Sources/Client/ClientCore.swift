@@ -195,6 +195,7 @@ final class UnaryCall: CallReceiver, @unchecked Sendable {
         retryTimer?.cancel()
         let completion = self.completion
         self.completion = nil
+        if completion != nil { options.onAttempts?(attempt) }
         completion?(result)
     }
 

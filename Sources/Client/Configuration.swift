@@ -133,9 +133,12 @@ public struct CallOptions: Sendable {
     public var endpoint: Endpoint?
     /// Fail at once if the member that is asked knows no leader.
     public var requiresLeader = false
-    public init(timeout: TimeSpan? = nil, endpoint: Endpoint? = nil, requiresLeader: Bool = false) {
+    /// Called once when a unary call has ended, on the client's loop and before the caller goes on: how many attempts it took.
+    public var onAttempts: (@Sendable (Int) -> Void)?
+    public init(timeout: TimeSpan? = nil, endpoint: Endpoint? = nil, requiresLeader: Bool = false, onAttempts: (@Sendable (Int) -> Void)? = nil) {
         self.timeout = timeout
         self.endpoint = endpoint
         self.requiresLeader = requiresLeader
+        self.onAttempts = onAttempts
     }
 }

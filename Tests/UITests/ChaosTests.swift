@@ -271,6 +271,17 @@ import Testing
         #expect(session.screen.contains("needs disk faults"))
     }
 
+    @Test func theLoadIsSetUpFromHereAndByPalette() {
+        var session = Self.open()
+        session.press(KeyPress("e"))
+        guard case .workloadForm? = session.model.overlay else { Issue.record("no form"); return }
+        session.press(KeyPress(.escape), KeyPress(.backTab), KeyPress(.backTab), KeyPress(.enter), KeyPress(.enter))
+        #expect({ if case .setWorkload(_, .some)? = session.commands.last { true } else { false } }())
+        session.press(KeyPress("1"), KeyPress(":"))
+        session.type("load\n")
+        guard case .workloadForm? = session.model.overlay else { Issue.record("no form"); return }
+    }
+
     // MARK: Mouse
 
     @Test func aClickSelectsACellOfTheMatrix() {

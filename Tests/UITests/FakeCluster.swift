@@ -148,7 +148,7 @@ struct FakeCluster {
         case .addFault(let id, _, _), .healFault(let id, _), .healAllFaults(let id), .restartNode(let id, _), .transferLeadership(let id, _), .runScenario(let id, _), .stopScenario(let id),
              .setCanary(let id, _), .record(let id, _), .export(let id, _, _):
             return done(id)
-        case .openEditor, .followKeys, .cancelSearch, .closeWatch, .useTheme, .refresh, .redraw, .suspend, .replay, .quit: return []
+        case .openEditor, .scrapeMetrics, .followKeys, .cancelSearch, .closeWatch, .useTheme, .refresh, .redraw, .suspend, .replay, .quit: return []
         }
     }
 }

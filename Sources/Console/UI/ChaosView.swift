@@ -357,7 +357,7 @@ extension Model {
     private func drawLoad(_ canvas: inout Canvas, _ rect: Rect) {
         guard !rect.isEmpty else { return }
         let state: Span = workload.isSwitching ? Span("switching…", .warn) : workload.isOn ? Span("running", .ok) : Span("off", .dim)
-        let inside = canvas.box(rect, chaosBorder(.load), title: [Span("Load", .title, .bold)], right: [Span("W", .key, .bold), Span(workload.isOn ? " stops · " : " starts · ", .dim), state])
+        let inside = canvas.box(rect, chaosBorder(.load), title: [Span("Load", .title, .bold)], right: [Span("W", .key, .bold), Span(workload.isOn ? " stops · " : " starts · ", .dim), Span("e", .key, .bold), Span(rect.columns >= 50 ? " settings · " : " set · ", .dim), state])
         guard !inside.isEmpty else { return }
         let last = workload.isOn ? workload.last : nil
         let settings = last?.settings ?? workload.settings

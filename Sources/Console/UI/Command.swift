@@ -81,6 +81,9 @@ public enum Command: Hashable, Sendable {
     /// The canary writer, by a person's wish. (The runtime also runs it by itself around faults and elections of a playground.)
     case setCanary(RequestID, isOn: Bool)
 
+    /// Read `/metrics` of every member each second from now on, or no longer. Answers: `.metrics`.
+    case scrapeMetrics(Bool)
+
     // MARK: The console itself
     /// Leave the screen, run $VISUAL/$EDITOR on a private temporary file with this content, come back. Answer: `.editorClosed`.
     /// `fileExtension` helps the editor colour it (`json`, `txt`).
@@ -112,7 +115,7 @@ public enum Command: Hashable, Sendable {
              .runScenario, .stopScenario, .transferLeadership, .setWorkload, .setCanary:
             true
         case .loadDirectory, .loadValue, .loadHistory, .loadLease, .countPrefix, .search, .cancelSearch, .followKeys, .openWatch,
-             .closeWatch, .saveEvents, .export, .record, .replay, .openEditor, .copyToClipboard, .saveScreen, .useTheme, .refresh, .redraw, .suspend, .quit:
+             .closeWatch, .saveEvents, .scrapeMetrics, .export, .record, .replay, .openEditor, .copyToClipboard, .saveScreen, .useTheme, .refresh, .redraw, .suspend, .quit:
             false
         }
     }
@@ -184,6 +187,8 @@ public enum DataEvent: Sendable {
     /// In order of being due.
     case canary([CanaryWrite])
     case isCanaryOn(Bool)
+    /// Of the writes since the canary started; the newest replaces the one before.
+    case canaryCheck(CanaryCheck)
     /// All that are on, oldest first.
     case faults([ActiveFault])
     case faultSupport(FaultSupport)

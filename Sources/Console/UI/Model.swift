@@ -109,6 +109,8 @@ public struct Model: Sendable {
     var faults: [ActiveFault] = []
     var faultSupport = FaultSupport()
     var isCanaryOn = false
+    /// nil until the canary ran.
+    var canaryCheck: CanaryCheck?
     var scenarios: [ScenarioSummary] = []
     /// The one that runs, or the last that ran.
     var scenario: ScenarioProgress?

@@ -174,7 +174,7 @@ extension Model {
         for line in 0..<rows {
             let bucket = bounds.count - line
             let y = inside.row + line
-            let label = bucket == bounds.count ? ">" + Model.bound(bounds[bounds.count - 1]) : "≤" + Model.bound(bounds[bucket])
+            let label = bucket == bounds.count ? ">" + Model.bucketBound(bounds[bounds.count - 1]) : "≤" + Model.bucketBound(bounds[bucket])
             canvas.textRight(label, endingAt: x0 - 1, y, .ink(.dim))
             for (index, counts) in cells.enumerated() where counts[bucket] > 0 {
                 // The root spreads few and many apart.

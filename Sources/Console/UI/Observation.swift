@@ -242,6 +242,24 @@ public struct CanaryWrite: Hashable, Codable, Sendable {
     }
 }
 
+/// What became of the canary's acknowledged writes: each must appear in a watch of its key.
+public struct CanaryCheck: Hashable, Codable, Sendable {
+    public var acknowledged: Int
+    /// Seen in the watch.
+    public var confirmed: Int
+    /// The watch has gone past them without bringing them.
+    public var lost: Int
+    /// Those lost, at most 20.
+    public var lostRevisions: [Int64]
+
+    public init(acknowledged: Int = 0, confirmed: Int = 0, lost: Int = 0, lostRevisions: [Int64] = []) {
+        self.acknowledged = acknowledged
+        self.confirmed = confirmed
+        self.lost = lost
+        self.lostRevisions = lostRevisions
+    }
+}
+
 /// What a `/metrics` scrape of a node said since the scrape before. For clusters that do not push (real etcd).
 public struct MetricsSample: Hashable, Codable, Sendable {
     public var node: UInt64

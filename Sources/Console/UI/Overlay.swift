@@ -8,6 +8,7 @@ enum Overlay: Hashable, Sendable {
     case conflict(Conflict)
     case fault(FaultForm)
     case scenario(ScenarioSummary)
+    case workloadForm(WorkloadForm)
 }
 
 struct HelpState: Hashable, Sendable {
@@ -52,6 +53,7 @@ struct Prompt: Hashable, Sendable {
         case addWatch
         case saveStream
         case exportLog
+        case exportLatency
     }
 
     var purpose: Purpose

@@ -9,6 +9,7 @@ extension Model {
         case .conflict(let state): drawConflict(state, &canvas, layout.body)
         case .fault(let form): drawFaultForm(form, &canvas)
         case .scenario(let summary): drawScenarioPage(summary, &canvas)
+        case .workloadForm(let state): drawWorkloadForm(state, &canvas)
         }
     }
 
@@ -20,7 +21,7 @@ extension Model {
         return canvas.box(rect, .heavy, title: [Span(title, .title, .bold)], right: right, footer: footer, fill: .overlay)
     }
 
-    private func put(_ spans: [Span], _ canvas: inout Canvas, _ column: Int, _ row: Int, width: Int) {
+    func put(_ spans: [Span], _ canvas: inout Canvas, _ column: Int, _ row: Int, width: Int) {
         canvas.spans(spans.map { Span($0.text, $0.style.on(.overlay)) }, column, row, width: width)
     }
 
@@ -253,6 +254,7 @@ extension Model {
         case .newKey: ("Add a key", "key", "the value is written in the editor next · Tab adds the separator")
         case .rename: ("Rename", "new name", "one transaction; the lease stays; refused if the name is taken")
         case .addWatch: ("Open a watch", "prefix", "empty: all keys · add @REVISION to start in the past")
+        case .exportLatency: ("Export figures", "file", "CSV of the last hour, five seconds a line; an existing file is not overwritten")
         case .saveStream: ("Save events", "file", "one JSON object a line; an existing file is not overwritten")
         case .exportLog: ("Export the log", "file", "the lines that are shown, oldest first; an existing file is not overwritten")
         }

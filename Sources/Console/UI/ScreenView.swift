@@ -197,6 +197,8 @@ extension Model {
             return ["watch", session.title]
         case .chaos: return cluster.kind == .attached ? ["chaos"] : ["chaos", chaosTargetText]
         case .log: return logCrumbs
+        case .latency:
+            return ["latency", latency.source.title.lowercased()] + (latency.node.flatMap { id in cluster.members.first { $0.id == id } }.map { [$0.name] } ?? [])
         default:
             let member = cluster.members.indices.contains(overview.selection) ? cluster.members[overview.selection].name : nil
             return ["overview"] + (member.map { [$0] } ?? [])

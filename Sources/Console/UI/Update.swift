@@ -57,6 +57,7 @@ extension Model {
         settleChaos()
         if screen == .log { settleLog() }
         if screen == .keys { settleKeys(&commands) }
+        settleLatency(&commands)
     }
 
     var bodyRect: Rect { ScreenLayout(size).body }
@@ -80,6 +81,7 @@ extension Model {
         if screen == .keys, keys.search?.isEditing == true, handleSearch(key, &commands) { return }
         if screen == .watch, watch.selected?.isFiltering == true, handleStreamFilter(key) { return }
         if screen == .log, log.isFiltering, handleLogFilter(key) { return }
+        if screen == .latency, latency.isFiltering, handleSlowFilter(key) { return }
         guard let entry = Catalogue.entry(for: key, in: contexts) else {
             if case .character(let character) = key.code, key.modifiers.isEmpty { say("\(character) does nothing here · ? shows all keys", .dim) }
             return
@@ -325,6 +327,9 @@ extension Model {
         case .fault(var form):
             form.insert(text)
             overlay = .fault(form)
+        case .workloadForm(var form):
+            form.insert(text)
+            overlay = .workloadForm(form)
         case .help(var state) where state.isFiltering:
             state.field.insert(text)
             overlay = .help(state)
@@ -344,6 +349,8 @@ extension Model {
             } else if screen == .log, log.isFiltering {
                 log.filter.insert(text)
                 log.textChanged()
+            } else if screen == .latency, latency.isFiltering {
+                latency.filter.insert(text)
             } else {
                 say("pasted text goes into editors and fields only: nothing was run", .dim)
             }

@@ -6,7 +6,7 @@ extension Model {
         case .events(let fresh): receive(fresh)
         case .workload(let sample):
             workload.append(sample)
-            workload.isOn = true
+            workload.isOn = !sample.isFinal
             latency.heard(sample)
         case .raft(let fresh): elections.heard(fresh, cluster: cluster)
         case .samples(let fresh):
@@ -16,9 +16,11 @@ extension Model {
         case .metrics(let fresh): latency.heard(fresh)
         case .canary(let writes): elections.heard(writes)
         case .isCanaryOn(let isOn): isCanaryOn = isOn
+        case .canaryCheck(let check): canaryCheck = check
         case .faults(let active):
             elections.heard(active, before: faults, at: now)
             let selected = selectedFault?.id
+            latency.heard(active, at: now)
             faults = active
             if let selected, let index = faults.firstIndex(where: { $0.id == selected }) { chaos.active = index }
         case .faultSupport(let support): faultSupport = support

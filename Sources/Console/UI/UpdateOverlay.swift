@@ -19,6 +19,7 @@ extension Model {
         case .conflict(let state): handle(state, key, &commands)
         case .fault(let state): handle(state, key, &commands)
         case .scenario(let summary): handleScenario(summary, key, &commands)
+        case .workloadForm(let state): handle(state, key, &commands)
         case nil: break
         }
     }
@@ -207,6 +208,11 @@ extension Model {
             if text.isEmpty { return refuse("a file name is missing") }
             overlay = nil
             exportLog(to: text, &commands)
+        case .exportLatency:
+            if text.isEmpty { return refuse("a file name is missing") }
+            overlay = nil
+            let content = latencyCSV()
+            send(.export(text), &commands) { .export($0, path: text, content: content) }
         }
     }
 
@@ -302,6 +308,7 @@ extension Model {
         case .faults(let list, let milliseconds): unless(item.obstacle) { $0.add(list, milliseconds: milliseconds, &commands) }
         case .heal(let fault): unless(item.obstacle) { model in if let fault { model.heal(fault, &commands) } else { model.healAll(&commands) } }
         case .scenario(let name): unless(item.obstacle) { $0.run(name, &commands) }
+        case .load: overlay = .workloadForm(WorkloadForm(workload.settings))
         case .stopScenario: unless(item.obstacle) { $0.stopScenario(&commands) }
         case .phrase: say(item.obstacle ?? "something is missing", .warn)
         }

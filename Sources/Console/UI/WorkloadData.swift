@@ -107,8 +107,10 @@ public struct WorkloadSample: Hashable, Codable, Sendable {
     public var slow: [SlowRequest]
     public var settings: WorkloadSettings
     public var verdict: ConsistencyVerdict
+    /// The workload has ended, every key was read back, and what it wrote is deleted.
+    public var isFinal: Bool
 
-    public init(at: Moment, put: Latency?, read: Latency?, failed: Int, retried: Int = 0, putBuckets: [Int], putHistogram: LatencyHistogram? = nil, readHistogram: LatencyHistogram? = nil, slow: [SlowRequest] = [], settings: WorkloadSettings = WorkloadSettings(), verdict: ConsistencyVerdict = ConsistencyVerdict()) {
+    public init(at: Moment, put: Latency?, read: Latency?, failed: Int, retried: Int = 0, putBuckets: [Int], putHistogram: LatencyHistogram? = nil, readHistogram: LatencyHistogram? = nil, slow: [SlowRequest] = [], settings: WorkloadSettings = WorkloadSettings(), verdict: ConsistencyVerdict = ConsistencyVerdict(), isFinal: Bool = false) {
         self.at = at
         self.put = put
         self.read = read
@@ -120,5 +122,25 @@ public struct WorkloadSample: Hashable, Codable, Sendable {
         self.slow = slow
         self.settings = settings
         self.verdict = verdict
+        self.isFinal = isFinal
+    }
+}
+
+extension WorkloadSettings {
+    public static let rateRange = 0...20_000, clientRange = 1...1_000, valueRange = 24...1_048_576, keyRange = 1...100_000
+    /// Together with the rate: what a machine and a person's patience stand.
+    public static let bytesPerSecondLimit = 64 << 20
+
+    /// Why these settings cannot be carried out; nil: they can.
+    public var problem: String? {
+        func outside(_ value: Int, _ range: ClosedRange<Int>, _ what: String) -> String? {
+            range.contains(value) ? nil : "\(what): \(Format.count(range.lowerBound)) to \(Format.count(range.upperBound))"
+        }
+        if let problem = outside(putsPerSecond, WorkloadSettings.rateRange, "puts a second") ?? outside(readsPerSecond, WorkloadSettings.rateRange, "gets a second")
+            ?? outside(clients, WorkloadSettings.clientRange, "clients") ?? outside(valueBytes, WorkloadSettings.valueRange, "value bytes")
+            ?? outside(keyCount, WorkloadSettings.keyRange, "keys") { return problem }
+        if putsPerSecond == 0, readsPerSecond == 0 { return "puts and gets are both 0: nothing to do" }
+        if (putsPerSecond + readsPerSecond) * valueBytes > WorkloadSettings.bytesPerSecondLimit { return "more than 64 MB a second: smaller values, or fewer" }
+        return nil
     }
 }

@@ -22,6 +22,7 @@ final class ClusterMonitor: Sendable {
         var lostAt: [UInt64: Moment] = [:]
         var countedAtRevision: Int64?
         var countDue = Moment(milliseconds: 0)
+        var scraper: Task<Void, Never>?
     }
 
     /// Four times a second while something happens, once a second else.
@@ -152,6 +153,7 @@ final class ClusterMonitor: Sendable {
             await nap(milliseconds: period())
         }
         for poller in state.withLock({ Array($0.pollers.values) }) { poller.cancel() }
+        scrapeMetrics(false)
     }
 
     private func updateConnection() {
@@ -311,6 +313,43 @@ final class ClusterMonitor: Sendable {
               let text = await MetricsProbe.fetch(host: host, port: port) else { return }
         let metrics = MetricsProbe.Metrics(text)
         change { $0.setMetrics(member, fsyncMicroseconds: metrics.fsyncP99Microseconds, startedAt: metrics.startedAt) }
+    }
+
+    // MARK: Metrics, each second
+
+    /// Reads every member's `/metrics` each second while somebody looks at what comes of it.
+    func scrapeMetrics(_ isOn: Bool) {
+        state.withLock { state in
+            state.scraper?.cancel()
+            state.scraper = isOn ? Task.detached { await self.scrape() } : nil
+        }
+    }
+
+    private func scrape() async {
+        var before: [UInt64: (reading: MetricsReading, at: Int64)] = [:]
+        var due = Clock.monotonicNanoseconds()
+        while !Task.isCancelled {
+            let endpoints = state.withLock { $0.endpoints }
+            let isTLS = client.configuration.tls != nil
+            let readings = await withTaskGroup(of: (UInt64, MetricsReading)?.self) { group in
+                for (member, endpoint) in endpoints {
+                    guard case .tcp(let host, let port) = endpoint.address, endpoint.isTLS != true, !isTLS else { continue }
+                    group.addTask { await MetricsProbe.fetch(host: host, port: port).map { (member, MetricsReading($0)) } }
+                }
+                var all: [UInt64: MetricsReading] = [:]
+                for await case let (member, reading)? in group { all[member] = reading }
+                return all
+            }
+            let now = Clock.monotonicNanoseconds()
+            var samples: [MetricsSample] = []
+            for (member, reading) in readings.sorted(by: { $0.key < $1.key }) {
+                if let old = before[member] { samples.append(reading.since(old.reading, node: member, at: Clock.now(), spanMilliseconds: (now - old.at) / 1_000_000)) }
+                before[member] = (reading, now)
+            }
+            if !samples.isEmpty, !Task.isCancelled { mailbox.post(.metrics(samples)) }
+            due = max(due + 1_000_000_000, now)
+            try? await Task.sleep(for: .nanoseconds(max(0, due - Clock.monotonicNanoseconds())), tolerance: .milliseconds(10))
+        }
     }
 
     /// The reason without the endpoint, which stands beside it.

@@ -11,13 +11,14 @@ final class ClusterSession: CommandRunner {
     let mailbox: Mailbox
     let host: (any NodeHost)?
     let monitor: ClusterMonitor
+    private let canary: Canary
     private let state = Mutex(State())
 
     /// Work under way that a later command replaces or ends.
     private struct State {
         var search: Task<Void, Never>?
         var follow: Task<Void, Never>?
-        var workload: Task<Void, Never>?
+        var workload: (task: Task<Void, Never>, workload: Workload)?
         var watches: [WatchID: WatchPump] = [:]
         /// Previews and histories, oldest first: flicking through a list must not queue up answers nobody waits for.
         var previews: [Task<Void, Never>] = []
@@ -30,14 +31,17 @@ final class ClusterSession: CommandRunner {
 
     /// - Throws: `CommandFailure` when the endpoints or TLS files cannot be used. Connects to nothing yet.
     init(cluster: ClusterState, connection: ConnectionOptions, host: (any NodeHost)?, mailbox: Mailbox) throws {
+        let configuration: ClientConfiguration
         do {
-            client = try EtcdClient(configuration: try ClusterSession.configuration(connection))
+            configuration = try ClusterSession.configuration(connection)
+            client = try EtcdClient(configuration: configuration)
         } catch {
             throw CommandFailure(description: "\(error)")
         }
         self.mailbox = mailbox
         self.host = host
         monitor = ClusterMonitor(client: client, cluster: cluster, host: host, mailbox: mailbox)
+        canary = Canary(configuration: configuration) { mailbox.post($0) }
     }
 
     private static func configuration(_ options: ConnectionOptions) throws -> ClientConfiguration {
@@ -77,6 +81,8 @@ final class ClusterSession: CommandRunner {
     }
 
     func perform(_ command: Command) {
+        // What clients feel is worth seeing from just before.
+        if host != nil, ClusterSession.disturbsNodes(command) { canary.arm() }
         switch command {
         case .loadDirectory(let request): background { await self.loadDirectory(request) }
         case .loadValue(let id, let key, let revision): preview { await self.loadValue(id, key, revision) }
@@ -108,11 +114,16 @@ final class ClusterSession: CommandRunner {
         case .restartNode(let id, let member): control(id, member, "restarted") { try await $0.restart(member) }
         case .addFault(let id, let fault, _): addFault(id, fault)
         case .healFault(let id, let fault): healFault(id, fault)
-        case .healAllFaults(let id), .runScenario(let id, _), .stopScenario(let id), .setCanary(let id, _), .record(let id, _), .export(let id, _, _):
+        case .healAllFaults(let id), .runScenario(let id, _), .stopScenario(let id), .record(let id, _):
             finish(id, .failed("not built yet"), since: Clock.monotonicNanoseconds())
         case .replay: break
         case .transferLeadership(let id, let member): background { await self.transferLeadership(id, to: member) }
         case .setWorkload(let id, let settings): setWorkload(id, settings)
+        case .setCanary(let id, let isOn):
+            canary.setWished(isOn)
+            finish(id, .done(revision: nil, detail: nil), since: Clock.monotonicNanoseconds())
+        case .scrapeMetrics(let isOn): monitor.scrapeMetrics(isOn)
+        case .export(let id, let path, let content): background { await self.export(id, path, content) }
 
         case .refresh: monitor.refresh()
         case .openEditor, .copyToClipboard, .saveScreen, .useTheme, .redraw, .suspend, .quit:
@@ -124,9 +135,11 @@ final class ClusterSession: CommandRunner {
         let tasks = state.withLock { state -> [Task<Void, Never>] in
             state.isStopped = true
             for watch in state.watches.values { watch.stop() }
-            return state.background + state.previews + [state.search, state.follow, state.workload].compactMap { $0 }
+            return state.background + state.previews + [state.search, state.follow, state.workload?.task].compactMap { $0 }
         }
         for task in tasks { task.cancel() }
+        canary.close()
+        monitor.scrapeMetrics(false)
         await client.close()
         await host?.shutDown()
     }
@@ -235,17 +248,58 @@ final class ClusterSession: CommandRunner {
         }
     }
 
+    private static func disturbsNodes(_ command: Command) -> Bool {
+        switch command {
+        case .addFault, .healFault, .healAllFaults, .restartNode, .transferLeadership, .runScenario: true
+        default: false
+        }
+    }
+
     private func setWorkload(_ id: RequestID, _ settings: WorkloadSettings?) {
         let start = Clock.monotonicNanoseconds()
-        let isOn = settings != nil
-        if isOn {
-            let workload = Workload(client: client, mailbox: mailbox)
-            replace(\.workload) { await workload.run() }
-        } else {
-            replace(\.workload, with: nil)
+        guard let settings else {
+            // It reads everything back and tidies up in its own time; its last sample says so.
+            let running = state.withLock { state in
+                defer { state.workload = nil }
+                return state.workload
+            }
+            running?.workload.stop()
+            if let running { background { await withTaskCancellationHandler { await running.task.value } onCancel: { running.task.cancel() } } }
+            monitor.tell(.workload(isOn: false))
+            return finish(id, .done(revision: nil, detail: nil), since: start)
         }
-        monitor.tell(.workload(isOn: isOn))
-        finish(id, .done(revision: nil, detail: nil), since: start)
+        if let problem = settings.problem { return finish(id, .failed(problem), since: start) }
+        if let running = state.withLock({ $0.workload }) {
+            running.workload.change(settings)
+            return finish(id, .done(revision: nil, detail: nil), since: start)
+        }
+        do {
+            let workload = try Workload(configuration: client.configuration, settings: settings, leader: { [monitor] in monitor.leaderEndpoint() }, post: { [weak self] sample in
+                var sample = sample
+                // The next one runs already.
+                if sample.isFinal, self?.state.withLock({ $0.workload }) != nil { sample.isFinal = false }
+                self?.mailbox.post(.workload(sample))
+            })
+            state.withLock { state in
+                guard !state.isStopped else { return }
+                state.workload = (Task.detached { await workload.run() }, workload)
+            }
+            monitor.tell(.workload(isOn: true))
+            finish(id, .done(revision: nil, detail: nil), since: start)
+        } catch {
+            finish(id, .failed(ClusterSession.text(of: error)), since: start)
+        }
+    }
+
+    /// A new file with what the UI made.
+    private func export(_ id: RequestID, _ path: String, _ content: [UInt8]) async {
+        let start = Clock.monotonicNanoseconds()
+        do {
+            try PrivateFile.create(Paths.expanded(path), content)
+            finish(id, .done(revision: nil, detail: "saved to \(Paths.abbreviated(Paths.expanded(path)))"), since: start)
+        } catch {
+            finish(id, .failed("\(error)"), since: start)
+        }
     }
 
     // MARK: Answers
