@@ -4,7 +4,7 @@ import Testing
 @Suite struct CatalogueTests {
     static let stacks: [[Context]] = [[.overview, .everywhere], [.tree, .keys, .everywhere], [.value, .keys, .everywhere], [.history, .keys, .everywhere],
                                       [.watchList, .watch, .everywhere], [.stream, .watch, .everywhere], [.editor],
-                                      [.chaosTargets, .chaos, .everywhere], [.scenarios, .chaos, .everywhere], [.log, .everywhere], [.latency, .everywhere]]
+                                      [.chaosTargets, .chaos, .everywhere], [.scenarios, .chaos, .everywhere], [.log, .everywhere], [.latency, .everywhere], [.elections, .everywhere]]
 
     @Test(arguments: stacks)
     func noKeyMeansTwoThings(stack: [Context]) {
@@ -49,6 +49,7 @@ import Testing
             case .scenarios: session.press(KeyPress("9"), KeyPress(.backTab), KeyPress(.backTab), KeyPress(.backTab))
             case .log: session.press(KeyPress("0"))
             case .latency: session.press(KeyPress("5"))
+            case .elections: session.press(KeyPress("4"))
             case .editor: session.model.screen = .keys; session.model.openEditor(EditorState(key: KeyBytes("k"), base: nil))
             default: break
             }

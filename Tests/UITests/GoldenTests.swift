@@ -10,12 +10,12 @@ import Testing
         expectGolden(session.screen, "\(scene.rawValue)-\(size.columns)x\(size.rows)")
     }
 
-    @Test(arguments: [Scene.overview, .keys, .watch, .conflict, .chaos, .log])
+    @Test(arguments: [Scene.overview, .keys, .watch, .conflict, .chaos, .log, .electionsSteps])
     func coloursAreAsRecorded(scene: Scene) {
         expectGolden(Scene.play(scene, Size(columns: 80, rows: 24)).grid.styleMap, "\(scene.rawValue)-80x24-styles")
     }
 
-    @Test(arguments: [Scene.overview, .keys, .watch, .help, .chaos, .chaosForm, .log])
+    @Test(arguments: [Scene.overview, .keys, .watch, .help, .chaos, .chaosForm, .log, .elections])
     func asciiScreenIsAsRecorded(scene: Scene) {
         let session = Scene.play(scene, Size(columns: 80, rows: 24), glyphs: .ascii)
         expectGolden(session.screen, "\(scene.rawValue)-80x24-ascii")
@@ -33,7 +33,7 @@ import Testing
     }
 
     /// What a monochrome terminal shows besides text: `r` reverse, `b` bold, `d` dim.
-    @Test(arguments: [Scene.overview, .keys, .chaos, .log])
+    @Test(arguments: [Scene.overview, .keys, .chaos, .log, .electionsSteps])
     func monochromeAttributesAreAsRecorded(scene: Scene) {
         let grid = Scene.play(scene, Size(columns: 80, rows: 24)).grid
         let lines = (0..<24).map { row in

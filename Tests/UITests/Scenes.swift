@@ -4,6 +4,7 @@
 enum Scene: String, CaseIterable {
     case first, overview, attached, node, keys, search, edit, conflict, delete, watch, help, helpKeys, palette, quit, lost
     case chaos, chaosQuiet, chaosForm, chaosLocked, scenario, log, logHeld, logAttached, mosaic
+    case electionsEmpty, elections, electionsLive, electionsSteps, electionsCompare, electionsPolled
 
     static func play(_ scene: Scene, _ size: Size, glyphs: GlyphSet = .unicode) -> Session {
         var session = Session(size, kind: scene.isAttached ? .attached : .playground, mode: scene.isAttached ? .ask : .readWrite, glyphs: glyphs)
@@ -11,7 +12,7 @@ enum Scene: String, CaseIterable {
         return session
     }
 
-    var isAttached: Bool { [.attached, .chaosLocked, .logAttached].contains(self) }
+    var isAttached: Bool { [.attached, .chaosLocked, .logAttached, .electionsPolled].contains(self) }
 
     private static func run(_ scene: Scene, _ s: inout Session) {
         switch scene {
@@ -21,6 +22,40 @@ enum Scene: String, CaseIterable {
             s.tell(.cluster(s.model.cluster))
             s.wait(3_000)
             s.tell(.cluster(s.model.cluster))
+        case .electionsEmpty:
+            s.tell(.cluster(s.model.cluster))
+            s.wait(4_000)
+            s.tell(.cluster(s.model.cluster))
+            s.press(KeyPress("4"))
+        case .electionsLive:
+            ElectionScript.minute(start: s.model.now).play(to: &s, until: 21_800_000)
+            s.press(KeyPress("4"))
+            s.wait(200)
+        case .elections:
+            ElectionScript.minute(start: s.model.now).play(to: &s)
+            s.press(KeyPress("4"), KeyPress("("), KeyPress("("))
+        case .electionsSteps:
+            run(.elections, &s)
+            s.press(KeyPress(.down), KeyPress(.down), KeyPress(.down), KeyPress(.down))
+        case .electionsCompare:
+            run(.elections, &s)
+            s.press(KeyPress("b"), KeyPress(")"), KeyPress("c"))
+        case .electionsPolled:
+            s.tell(.cluster(s.model.cluster))
+            s.press(KeyPress("4"))
+            s.wait(3_000)
+            var state = s.model.cluster
+            state.members[2].health = .down(since: s.model.now, reason: "connection refused")
+            state.members[2].role = .unknown
+            s.tell(.events([ClusterEvent(id: 50, at: s.model.now, kind: .memberDown(member: "n3", reason: "connection refused", byYou: false, wasLeader: true))]))
+            s.tell(.cluster(state))
+            s.wait(1_400)
+            state.members[0].role = .leader
+            for index in 0..<2 { state.members[index].term = 13 }
+            s.tell(.cluster(state))
+            s.tell(.events([ClusterEvent(id: 51, at: s.model.now, kind: .elected(leader: "n1", previous: "n3", fromTerm: 12, term: 13, unavailableMilliseconds: 1_400, toleranceMilliseconds: 250))]))
+            s.wait(4_000)
+            s.tell(.cluster(state))
         case .lost:
             run(.overview, &s)
             var state = s.model.cluster

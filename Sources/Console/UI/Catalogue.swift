@@ -141,6 +141,7 @@ enum Catalogue {
     static func short(_ hint: String) -> String {
         switch hint {
         case "restart": "up"
+        case "kill leader": "kill"
         case "isolate": "cut"
         case "lead here": "lead"
         case "workload": "load"
@@ -300,7 +301,7 @@ extension Model {
         case .log(let verb): return obstacle(to: verb)
         case .open: if screen == .chaos, cluster.kind == .attached { return Model.playgroundOnly }
         case .filter:
-            if screen == .overview || screen == .chaos { return "nothing to filter here" }
+            if screen == .overview || screen == .chaos || screen == .elections { return "nothing to filter here" }
             if screen == .watch, watch.sessions.isEmpty { return "no watch is open: a opens one" }
         case .editorSave:
             if keys.editor?.savingRequest != nil { return "being written" }

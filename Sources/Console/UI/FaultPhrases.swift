@@ -163,7 +163,7 @@ extension Model {
     }
 
     private func healItems(_ typed: String) -> [PaletteItem] {
-        let off = obstacle(to: .healAll)
+        let off = obstacle(to: ChaosVerb.healAll)
         var items = [PaletteItem(title: "heal all", detail: faults.isEmpty ? "end every fault, start what is down" : "\(Format.plural(Int64(faults.count), "fault")) on", key: "H", completion: "heal all", obstacle: off, action: .heal(nil))]
         items += faults.map { fault in
             PaletteItem(title: "heal #\(fault.id)", detail: faultLine(fault.fault), key: "D", completion: "heal #\(fault.id)", obstacle: mode == .readOnly ? "read-only" : nil, action: .heal(fault.fault))

@@ -80,7 +80,6 @@ public struct Model: Sendable {
     var clusterHeardAt: Moment?
     /// Newest last; at most `eventLimit`.
     var events: [ClusterEvent] = []
-    var lanes = RoleLanes()
     var rates = RateSeries()
     var workload = WorkloadSeries()
     /// Leases shown somewhere, by last answer.
@@ -139,7 +138,7 @@ public struct Model: Sendable {
         self.cluster = cluster
         if isReadOnly { self.cluster.mode = .readOnly }
         keys = KeysState(separator: separator)
-        lanes.observe(cluster, at: now)
+        elections.observe(cluster, at: now)
     }
 
     /// The mode that counts: read-only wins over what the cluster allows.
@@ -154,6 +153,8 @@ public struct Model: Sendable {
         var due = now.advanced(byMilliseconds: 1_000 - ((now.milliseconds % 1_000) + 1_000) % 1_000)
         if let preview = keys.previewDue { due = min(due, preview) }
         if let search = keys.searchDue { due = min(due, search) }
+        // The timeline moves by columns.
+        if screen == .elections, elections.right == nil { due = min(due, now.advanced(byMilliseconds: max(250, elections.perColumn / 1_000))) }
         return max(due, now.advanced(byMilliseconds: 1))
     }
 
@@ -236,41 +237,10 @@ struct OverviewState: Hashable, Sendable {
     var eventScroll = 0
 }
 
-/// Every member's state over time, for the lanes of the Elections panel. Bounded.
-struct RoleLanes: Hashable, Sendable {
+/// What a member can be, for lanes, tables and pips.
+enum RoleLanes {
     enum State: Hashable, Sendable {
         case unknown, leader, follower, preCandidate, candidate, learner, paused, isolated, down
-    }
-
-    struct Change: Hashable, Sendable {
-        var at: Moment
-        var state: State
-    }
-
-    struct Lane: Hashable, Sendable {
-        var member: UInt64
-        var name: String
-        /// Oldest first.
-        var changes: [Change]
-    }
-
-    static let changesPerLane = 512
-    var lanes: [Lane] = []
-
-    mutating func observe(_ cluster: ClusterState, at now: Moment) {
-        for member in cluster.members {
-            let state = RoleLanes.state(of: member)
-            if let index = lanes.firstIndex(where: { $0.member == member.id }) {
-                lanes[index].name = member.name
-                if lanes[index].changes.last?.state != state {
-                    lanes[index].changes.append(Change(at: now, state: state))
-                    if lanes[index].changes.count > RoleLanes.changesPerLane { lanes[index].changes.removeFirst(RoleLanes.changesPerLane / 4) }
-                }
-            } else {
-                lanes.append(Lane(member: member.id, name: member.name, changes: [Change(at: now, state: state)]))
-            }
-        }
-        lanes.removeAll { lane in !cluster.members.contains { $0.id == lane.member } }
     }
 
     static func state(of member: MemberState) -> State {
@@ -281,14 +251,7 @@ struct RoleLanes: Hashable, Sendable {
         case .isolated: return .isolated
         case .up: break
         }
-        return switch member.role {
-        case .leader: .leader
-        case .follower: .follower
-        case .preCandidate: .preCandidate
-        case .candidate: .candidate
-        case .learner: .learner
-        case .unknown: .unknown
-        }
+        return state(of: member.role)
     }
 }
 

@@ -37,6 +37,7 @@ struct Confirmation: Hashable, Sendable {
         case undo(UndoStep)
         case lead(member: UInt64, name: String)
         case workload
+        case canary
     }
 
     var question: Question
@@ -54,6 +55,8 @@ struct Prompt: Hashable, Sendable {
         case saveStream
         case exportLog
         case exportLatency
+        case exportElections
+        case recordSession
     }
 
     var purpose: Purpose

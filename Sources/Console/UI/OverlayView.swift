@@ -244,6 +244,8 @@ extension Model {
             return ("Hand leadership to \(name)?", [Span(cluster.kind == .attached ? "attached cluster" : "ASK mode", .warn)], [[Span("Writes wait for a moment while it takes over.", .text)]])
         case .workload:
             return ("Start the workload here?", [Span("attached cluster", .warn)], [[Span("It writes and reads a few keys of its own, rate-limited,", .text)], [Span("on a cluster that this console did not start.", .text)]])
+        case .canary:
+            return ("Start the canary here?", [Span("attached cluster", .warn)], [[Span("It writes one small key of its own many times a second,", .text)], [Span("on a cluster that this console did not start.", .text)]])
         }
     }
 
@@ -257,6 +259,8 @@ extension Model {
         case .exportLatency: ("Export figures", "file", "CSV of the last hour, five seconds a line; an existing file is not overwritten")
         case .saveStream: ("Save events", "file", "one JSON object a line; an existing file is not overwritten")
         case .exportLog: ("Export the log", "file", "the lines that are shown, oldest first; an existing file is not overwritten")
+        case .exportElections: ("Export elections", "file", "JSON: \(Format.plural(Int64(elections.elections.count), "election")) with phases, steps and cost; an existing file is not overwritten")
+        case .recordSession: ("Record this session", "file", "everything heard from now on, for quarterdeck replay; r again ends it")
         }
         let inside = overlayBox(&canvas, columns: min(90, max(66, size.columns / 2)), rows: 7, title: title, right: [Span("↵ · Esc", .dim)])
         guard inside.rows > 3 else { return }

@@ -434,13 +434,14 @@ extension Model {
 
     // MARK: Elections
 
-    private func drawTimeline(_ canvas: inout Canvas, _ rect: Rect) {
+    func drawTimeline(_ canvas: inout Canvas, _ rect: Rect) {
         guard !rect.isEmpty else { return }
-        let nameWidth = min(10, max(2, lanes.lanes.map(\.name.cellWidth).max() ?? 2))
+        let lanes = elections.lanes
+        let nameWidth = min(10, max(2, lanes.map(\.name.cellWidth).max() ?? 2))
         let seconds = 60
         let inside = canvas.box(rect, .light, title: [Span("Elections", .title, .bold)], right: [Span("\(seconds)s", .dim)])
         guard !inside.isEmpty else { return }
-        if lanes.lanes.isEmpty {
+        if lanes.isEmpty {
             drawPlaceholder(&canvas, inside, connectionText)
             return
         }
@@ -454,48 +455,22 @@ extension Model {
             let label = mark == 0 ? "now" : "-\(mark)s"
             canvas.text(label, mark == seconds ? x0 : mark == 0 ? x0 + width - 3 : column - 1, inside.row, .ink(.faint))
         }
-        let start = now.advanced(byMilliseconds: -Int64(seconds) * 1_000)
-        for (index, lane) in lanes.lanes.enumerated() {
+        // Whole columns, so that the lanes move by columns and do not flicker.
+        let perColumn = Int64(seconds) * 1_000_000 / Int64(width)
+        let start = (now.microseconds / perColumn + 1 - Int64(width)) * perColumn
+        for (index, lane) in lanes.enumerated() {
             let row = inside.row + 1 + index
             guard row < inside.endRow else { break }
             canvas.text(Format.fitted(lane.name, nameWidth), inside.column + 1, row, .ink(.text))
-            drawLane(&canvas, lane, x0, row, width: width, start: start, milliseconds: Int64(seconds) * 1_000)
+            canvas.lane(lane, x0, row, width: width, from: start, microsecondsPerColumn: perColumn, until: now.microseconds)
         }
-        let foot = inside.row + 1 + lanes.lanes.count
+        let foot = inside.row + 1 + lanes.count
         guard foot < inside.endRow else { return }
         canvas.spans([Span("━", .leader), Span(" leader  ", .faint), Span("─", .follower), Span(" follower  ", .faint), Span("╌", .candidate), Span(" candidate  ", .faint), Span("╎", .down), Span(" down  ", .faint), Span("‖", .warn), Span(" paused  ", .faint), Span("≠", .warn), Span(" cut off", .faint)],
                      inside.column + 1, foot, width: inside.columns - 2)
         if foot + 1 < inside.endRow, let last = events.last(where: { if case .elected(_, _?, _, _, _, _) = $0.kind { true } else { false } }) {
             canvas.spans([Span("last: ", .faint)] + EventText(last).spans(width: inside.columns - 20) + [Span(" · \(Format.age(milliseconds: now - last.at)) ago", .faint)],
                          inside.column + 1, foot + 1, width: inside.columns - 2)
-        }
-    }
-
-    private func drawLane(_ canvas: inout Canvas, _ lane: RoleLanes.Lane, _ x0: Int, _ row: Int, width: Int, start: Moment, milliseconds: Int64) {
-        var next = 0
-        var state: RoleLanes.State?
-        for column in 0..<width {
-            let end = start.advanced(byMilliseconds: milliseconds * Int64(column + 1) / Int64(width))
-            var entered: RoleLanes.State?
-            while next < lane.changes.count, lane.changes[next].at <= end {
-                state = lane.changes[next].state
-                if lane.changes[next].at > start, next > 0 { entered = lane.changes[next].state }
-                // A short candidacy inside a cell must not be hidden by what came of it, except by winning or dying.
-                next += 1
-            }
-            guard let state else { continue }
-            let (glyph, slot): (Unicode.Scalar, Slot) = switch state {
-            case .leader: (entered == .leader ? "♛" : "━", .leader)
-            case .follower: ("─", .follower)
-            case .preCandidate: ("◌", .candidate)
-            case .candidate: ("╌", .candidate)
-            case .learner: ("─", .learner)
-            case .paused: ("‖", .warn)
-            case .isolated: ("≠", .warn)
-            case .down: (entered == .down ? "✕" : "╎", .down)
-            case .unknown: ("·", .faint)
-            }
-            canvas.glyph(glyph, x0 + column, row, .ink(slot))
         }
     }
 

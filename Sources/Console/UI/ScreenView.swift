@@ -199,6 +199,9 @@ extension Model {
         case .log: return logCrumbs
         case .latency:
             return ["latency", latency.source.title.lowercased()] + (latency.node.flatMap { id in cluster.members.first { $0.id == id } }.map { [$0.name] } ?? [])
+        case .elections:
+            guard let election = elections.shown else { return ["elections"] }
+            return ["elections", election.electedAt == nil ? "no leader" : "term \(election.term)"]
         default:
             let member = cluster.members.indices.contains(overview.selection) ? cluster.members[overview.selection].name : nil
             return ["overview"] + (member.map { [$0] } ?? [])

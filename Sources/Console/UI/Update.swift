@@ -38,6 +38,7 @@ extension Model {
         } else if now < time {
             now = time
         }
+        elections.clock = now.microseconds
     }
 
     /// What time alone brings about.

@@ -3,11 +3,14 @@ extension Model {
     mutating func receive(_ event: DataEvent, _ commands: inout [Command]) {
         switch event {
         case .cluster(let state): receive(state)
-        case .events(let fresh): receive(fresh)
+        case .events(let fresh):
+            receive(fresh)
+            elections.heard(fresh, cluster: cluster)
         case .workload(let sample):
             workload.append(sample)
             workload.isOn = !sample.isFinal
             latency.heard(sample)
+            elections.heard(sample)
         case .raft(let fresh): elections.heard(fresh, cluster: cluster)
         case .samples(let fresh):
             for sample in fresh { samples[sample.node] = sample }
@@ -82,7 +85,7 @@ extension Model {
         if let selected, let index = cluster.members.firstIndex(where: { $0.id == selected }) { overview.selection = index }
         if state.connection == .connected { clusterHeardAt = now }
         hasClusterData = hasClusterData || !state.members.isEmpty
-        lanes.observe(cluster, at: now)
+        elections.observe(cluster, at: now)
         rates.observe(revision: cluster.revision)
     }
 

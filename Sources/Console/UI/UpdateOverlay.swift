@@ -124,6 +124,7 @@ extension Model {
         case .undo: undo(&commands)
         case .lead(let member, let name): send(.node("lead \(name)"), &commands) { .transferLeadership($0, to: member) }
         case .workload: switchWorkload(&commands)
+        case .canary: switchCanary(&commands)
         }
     }
 
@@ -213,6 +214,15 @@ extension Model {
             overlay = nil
             let content = latencyCSV()
             send(.export(text), &commands) { .export($0, path: text, content: content) }
+        case .exportElections:
+            if text.isEmpty { return refuse("a file name is missing") }
+            overlay = nil
+            let content = Array(exportedElections.utf8)
+            send(.export(text), &commands) { .export($0, path: text, content: content) }
+        case .recordSession:
+            if text.isEmpty { return refuse("a file name is missing") }
+            overlay = nil
+            send(.record(isOn: true), &commands) { .record($0, path: text) }
         }
     }
 
@@ -276,9 +286,12 @@ extension Model {
         switch item.action {
         case .entry(let entry):
             // What can be done where one is needs no change of view.
-            let isHere = contexts.contains { context in Catalogue.entries.contains { $0.context == context && $0.name == entry.name } }
-            if !isHere, let screen = Model.screen(of: entry.context) { go(to: screen, &commands) }
-            if !isHere, let panel = Model.panel(of: entry.context) { self.panel = panel }
+            if let here = Catalogue.entries(in: contexts).first(where: { $0.name == entry.name }) {
+                perform(here.verb, changes: here.changes, &commands)
+                return
+            }
+            if let screen = Model.screen(of: entry.context) { go(to: screen, &commands) }
+            if let panel = Model.panel(of: entry.context) { self.panel = panel }
             perform(entry.verb, changes: entry.changes, &commands)
         case .node(let verb, let member):
             guard let index = cluster.members.firstIndex(where: { $0.id == member }) else { return }
