@@ -1,7 +1,7 @@
 /// How faults read for people. The one place: the Chaos view, forms, the palette, events and toasts all use it.
 public enum FaultText {
     /// `n5 disk: fsync +20 ms`, `n2 → n3 cut`, `n1 n2 | n3 apart`. `name` gives a member's name by its id.
-    public static func line(_ fault: Fault, name: (UInt64) -> String) -> String {
+    public static func line(_ fault: Fault, _ name: (UInt64) -> String) -> String {
         switch fault {
         case .kill(let node): return "\(name(node)) killed"
         case .stop(let node): return "\(name(node)) stopped"
@@ -20,6 +20,27 @@ public enum FaultText {
             return "\(place) \(text(wire))"
         case .disk(let node, let disk): return "\(name(node)) disk: \(text(disk))"
         case .clock(let node, let clock): return "\(name(node)) clock: \(text(clock))"
+        }
+    }
+
+    /// The line of its event; nil: its node tells it by what it does (dead, paused, cut off).
+    public static func told(_ fault: Fault, _ name: (UInt64) -> String) -> String? {
+        switch fault {
+        case .kill, .stop, .pause, .isolate: nil
+        default: line(fault, name)
+        }
+    }
+
+    /// The answer to switching it on.
+    public static func done(_ fault: Fault, _ name: (UInt64) -> String) -> String { line(fault, name) }
+
+    /// The answer to healing it.
+    public static func healed(_ fault: Fault, _ name: (UInt64) -> String) -> String {
+        switch fault {
+        case .kill(let node), .stop(let node), .tornTail(let node): "\(name(node)) restarted"
+        case .pause(let node): "\(name(node)) goes on"
+        case .isolate(let node): "\(name(node)) linked again"
+        default: "healed: \(line(fault, name))"
         }
     }
 
@@ -82,7 +103,8 @@ public enum FaultText {
     }
 
     /// `30s`, `1m30s`, `500ms`: what `milliseconds(of:)` reads.
-    static func span(_ milliseconds: Int64) -> String {
+    public static func span(_ milliseconds: Int64) -> String {
+        let milliseconds = max(0, milliseconds)
         if milliseconds % 1_000 != 0 { return milliseconds < 1_000 ? "\(milliseconds)ms" : "\(number(Double(milliseconds) / 1_000))s" }
         let seconds = milliseconds / 1_000
         if seconds < 60 { return "\(seconds)s" }

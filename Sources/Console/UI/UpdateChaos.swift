@@ -140,7 +140,7 @@ extension Model {
     }
 
     mutating func heal(_ fault: Fault, _ commands: inout [Command]) {
-        send(.fault("healed: \(faultLine(fault))"), &commands) { .healFault($0, fault) }
+        send(.fault(FaultText.healed(fault, name(of:))), &commands) { .healFault($0, fault) }
     }
 
     mutating func healAll(_ commands: inout [Command]) { send(.fault("heal all"), &commands) { .healAllFaults($0) } }
