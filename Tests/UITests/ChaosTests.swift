@@ -256,7 +256,8 @@ import Testing
         #expect({ if case .runScenario(_, "split-vote")? = session.commands.last { true } else { false } }())
         session.tell(.scenario(ScenarioProgress(name: "split-vote", title: "Split vote", step: 2, steps: 5, caption: "Both stand at once", waitingFor: "waits for a leader (0.4 s)")))
         session.press(KeyPress("R"))
-        #expect(session.screen.contains("split-vote runs: D stops it") || session.screen.contains("▸ 2/5 Both stand at once"))
+        #expect(session.screen.contains("split-vote runs: D stops it") && session.screen.contains("▸ 2/5 Both stand at once"))
+        session.wait(9_000)
         for view in "1234590" {
             session.press(KeyPress(view))
             #expect(session.screen.contains("▸ 2/5 Both stand at once · waits for a leader (0.4 s)"), "\(view)")

@@ -364,14 +364,15 @@ extension Model {
         let wide = inside.columns >= 60
         let x = inside.column + 1
         let sparkAt = x + 34
-        func row(_ y: Int, _ label: String, _ set: String, _ value: String?, _ spark: ((WorkloadSample) -> Int?)? = nil) {
+        func row(_ y: Int, _ label: String, _ set: String, _ value: String?, _ slot: Slot, _ spark: ((WorkloadSample) -> Int?)? = nil) {
             guard y < inside.endRow else { return }
             canvas.text(label, x, y, .ink(.dim))
             canvas.textRight(set, endingAt: x + 22, y, .ink(.text))
             canvas.textRight(value ?? "—", endingAt: x + 32, y, .ink(value == nil ? .faint : .text))
             guard let spark, wide, !workload.samples.isEmpty else { return }
             let shown = workload.samples.suffix(max(0, inside.endColumn - 1 - sparkAt)).map(spark)
-            canvas.sparkline(shown, sparkAt, y, width: inside.endColumn - 1 - sparkAt, maximum: max(1, shown.compactMap { $0 }.max() ?? 1)) { _ in .slot(.series1) }
+            // Some air above the largest, so that the rows do not grow together.
+            canvas.sparkline(shown, sparkAt, y, width: inside.endColumn - 1 - sparkAt, maximum: max(1, (shown.compactMap { $0 }.max() ?? 1) * 3 / 2)) { _ in .slot(slot) }
         }
         var y = inside.row
         var verdict = verdictLines
@@ -382,9 +383,9 @@ extension Model {
         }
         if inside.rows < 6 { verdict = Array(verdict.prefix(1)) }
         let bottom = inside.endRow - verdict.count
-        if y < bottom { row(y, "put/s", Format.count(settings.putsPerSecond), last.map { Format.count($0.put?.count ?? 0) }) { $0.put?.count ?? 0 }; y += 1 }
-        if y < bottom { row(y, "get/s", Format.count(settings.readsPerSecond), last.map { Format.count($0.read?.count ?? 0) }) { $0.read?.count ?? 0 }; y += 1 }
-        if y < bottom { row(y, "put p99 ms", "", last?.put.map { Format.milliseconds($0.p99Microseconds) }) { $0.put?.p99Microseconds }; y += 1 }
+        if y < bottom { row(y, "put/s", Format.count(settings.putsPerSecond), last.map { Format.count($0.put?.count ?? 0) }, .series1) { $0.put?.count ?? 0 }; y += 1 }
+        if y < bottom { row(y, "get/s", Format.count(settings.readsPerSecond), last.map { Format.count($0.read?.count ?? 0) }, .series2) { $0.read?.count ?? 0 }; y += 1 }
+        if y < bottom { row(y, "put p99 ms", "", last?.put.map { Format.milliseconds($0.p99Microseconds) }, .dim) { $0.put?.p99Microseconds }; y += 1 }
         if y < bottom {
             var spans = [Span("failed ", .dim), Span(last.map { String($0.failed) } ?? "—", (last?.failed ?? 0) > 0 ? .bad : .text), Span("  retried ", .dim), Span(last.map { String($0.retried) } ?? "—", .text)]
             if wide { spans.append(Span("  in the last second", .faint)) }

@@ -161,8 +161,9 @@ extension Model {
     func drawCrumbs(_ canvas: inout Canvas, _ rect: Rect) {
         var x = rect.column + 1
         if let narration {
-            // A running scenario tells its story in every view; receipts of its acts are in the events.
-            let room = rect.columns - 2
+            // A running scenario tells its story in every view; what it does is in the events, and only refusals and bad news cut it short.
+            let isUrgent = toast.map { now - $0.at < $0.milliseconds && ($0.slot == .bad || $0.slot == .warn) } ?? false
+            let room = isUrgent ? rect.columns / 2 : rect.columns - 2
             x += canvas.spans(narration, x, rect.row, width: room)
             if x > rect.endColumn - 24 { return }
         } else {
