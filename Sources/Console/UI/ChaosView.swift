@@ -153,7 +153,7 @@ extension Model {
             canvas.text(member.name, inside.column + 1, y, width: places.labelWidth - 3, .ink(state == .down ? .dim : .text, state == .leader ? .bold : []))
             canvas.text(role.glyph, inside.column + places.labelWidth - 1, y, .ink(role.slot))
             for column in 0..<places.shownColumns {
-                let (text, style) = linkText(link(member, cluster.members[column]))
+                let (text, style) = linkText(link(member, cluster.members[column]), places.cellWidth - 1)
                 canvas.text(text, places.column(column), y, width: places.cellWidth - 1, style)
             }
             guard let selection, selection.row == row else { continue }
@@ -166,14 +166,20 @@ extension Model {
         }
     }
 
-    private func linkText(_ link: LinkState) -> (String, Style) {
+    /// What a cell of `width` can hold of a link: narrow ones lose precision, never the order of magnitude.
+    private func linkText(_ link: LinkState, _ width: Int) -> (String, Style) {
+        func fitting(_ texts: [String]) -> String { texts.first { $0.cellWidth <= width } ?? texts[texts.count - 1] }
         switch link {
-        case .none: ("·", .ink(.faint))
-        case .down: ("down", .ink(.faint))
-        case .cut: ("✕", .ink(.bad, .bold))
-        case .worse(let wire, _): (FaultText.cell(wire), .ink(.warn))
-        case .open(let trip?): (Format.milliseconds(trip), trip < 5_000 ? .ink(.text) : Style(foreground: .gradient(.latency, min(100, 30 + trip / 500))))
-        case .open(nil): ("ok", .ink(.dim))
+        case .none: return ("·", .ink(.faint))
+        case .down: return (fitting(["down", "—"]), .ink(.faint))
+        case .cut: return ("✕", .ink(.bad, .bold))
+        case .worse(let wire, _):
+            let text = FaultText.cell(wire)
+            return (fitting([text, String(text.prefix { $0 != " " }), "▲"]), .ink(.warn))
+        case .open(let trip?):
+            let text = fitting([Format.milliseconds(trip), FaultText.number(Double(trip) / 1_000), String(trip / 1_000)])
+            return (text, trip < 5_000 ? .ink(.text) : Style(foreground: .gradient(.latency, min(100, 30 + trip / 500))))
+        case .open(nil): return ("ok", .ink(.dim))
         }
     }
 
