@@ -143,20 +143,22 @@ import Testing
         #expect(Format.iso(Moment(milliseconds: milliseconds)) == text)
     }
 
-    /// A fast stream costs what its lines cost, not what the ring holds.
-    @Test func fiveThousandLinesASecondCostLittle() {
-        var session = Session(Size(columns: 200, rows: 60))
-        session.tell(.cluster(session.model.cluster))
-        session.press(KeyPress("0"))
-        session.tell(.logs((0..<LogState.limit).map { Self.line($0) }))
-        let clock = ContinuousClock()
-        let spent = clock.measure {
-            for frame in 0..<30 {
-                session.tell(.logs((0..<167).map { Self.line(20_000 + frame * 167 + $0, node: 0) }))
-                _ = view(session.model)
-            }
+    /// A frame of a fast stream costs what its lines cost, not what the ring holds. (The best of several, since machines are busy.)
+    @Test func aFrameCostsTheSameWithAFullRing() {
+        func best(_ held: Int) -> Duration {
+            var session = Session(Size(columns: 200, rows: 60))
+            session.tell(.cluster(session.model.cluster))
+            session.press(KeyPress("0"))
+            session.tell(.logs((0..<held).map { Self.line($0) }))
+            return (0..<9).map { frame in
+                let lines = (0..<167).map { Self.line(held + frame * 167 + $0, node: 0) }
+                return ContinuousClock().measure {
+                    session.tell(.logs(lines))
+                    _ = view(session.model)
+                }
+            }.min()!
         }
-        // A second of it; a debug build on a busy machine is given much.
-        #expect(spent < .seconds(2), "\(spent)")
+        let small = best(1_000), full = best(LogState.limit)
+        #expect(full < small * 4 + .milliseconds(3), "\(small) and \(full)")
     }
 }
