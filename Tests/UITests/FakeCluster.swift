@@ -206,7 +206,7 @@ struct Session {
 
     mutating func press(_ keys: KeyPress...) { for key in keys { act(.key(key)) } }
     mutating func press(_ code: KeyPress.Code) { act(.key(KeyPress(code))) }
-    mutating func type(_ text: String) { for character in text { act(.key(character == "\n" ? KeyPress(.enter) : KeyPress(character))) } }
+    mutating func type(_ text: String) { for character in text { act(.key(character == "\n" ? KeyPress(.enter) : character == "\t" ? KeyPress(.tab) : KeyPress(character))) } }
 
     var grid: CellGrid { view(model) }
     var screen: String { grid.lines.joined(separator: "\n") }

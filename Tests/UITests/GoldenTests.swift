@@ -10,25 +10,30 @@ import Testing
         expectGolden(session.screen, "\(scene.rawValue)-\(size.columns)x\(size.rows)")
     }
 
-    @Test(arguments: [Scene.overview, .keys, .watch, .conflict, .electionsSteps])
+    @Test(arguments: [Scene.overview, .keys, .watch, .conflict, .chaos, .log, .electionsSteps])
     func coloursAreAsRecorded(scene: Scene) {
         expectGolden(Scene.play(scene, Size(columns: 80, rows: 24)).grid.styleMap, "\(scene.rawValue)-80x24-styles")
     }
 
-    @Test(arguments: [Scene.overview, .keys, .watch, .help, .elections])
+    @Test(arguments: [Scene.overview, .keys, .watch, .help, .chaos, .chaosForm, .log, .elections])
     func asciiScreenIsAsRecorded(scene: Scene) {
         let session = Scene.play(scene, Size(columns: 80, rows: 24), glyphs: .ascii)
         expectGolden(session.screen, "\(scene.rawValue)-80x24-ascii")
     }
 
+    @Test(arguments: [Scene.mosaic, .chaos])
+    func largeAsciiScreenIsAsRecorded(scene: Scene) {
+        expectGolden(Scene.play(scene, Size(columns: 200, rows: 60), glyphs: .ascii).screen, "\(scene.rawValue)-200x60-ascii")
+    }
+
     @Test(arguments: Scene.allCases)
     func asciiScreenIsASCIIOnly(scene: Scene) {
-        let foreign = Scene.play(scene, Size(columns: 100, rows: 30), glyphs: .ascii).screen.unicodeScalars.filter { $0.value != 0x0a && !(0x20..<0x7f).contains($0.value) }
+        let foreign = Scene.play(scene, scene == .mosaic ? Size(columns: 200, rows: 60) : Size(columns: 100, rows: 30), glyphs: .ascii).screen.unicodeScalars.filter { $0.value != 0x0a && !(0x20..<0x7f).contains($0.value) }
         #expect(foreign.isEmpty, "\(foreign)")
     }
 
     /// What a monochrome terminal shows besides text: `r` reverse, `b` bold, `d` dim.
-    @Test(arguments: [Scene.overview, .keys, .electionsSteps])
+    @Test(arguments: [Scene.overview, .keys, .chaos, .log, .electionsSteps])
     func monochromeAttributesAreAsRecorded(scene: Scene) {
         let grid = Scene.play(scene, Size(columns: 80, rows: 24)).grid
         let lines = (0..<24).map { row in

@@ -153,7 +153,7 @@ extension Model {
             canvas.text(member.name, inside.column + 1, y, width: places.labelWidth - 3, .ink(state == .down ? .dim : .text, state == .leader ? .bold : []))
             canvas.text(role.glyph, inside.column + places.labelWidth - 1, y, .ink(role.slot))
             for column in 0..<places.shownColumns {
-                let (text, style) = linkText(link(member, cluster.members[column]))
+                let (text, style) = linkText(link(member, cluster.members[column]), places.cellWidth - 1)
                 canvas.text(text, places.column(column), y, width: places.cellWidth - 1, style)
             }
             guard let selection, selection.row == row else { continue }
@@ -166,14 +166,20 @@ extension Model {
         }
     }
 
-    private func linkText(_ link: LinkState) -> (String, Style) {
+    /// What a cell of `width` can hold of a link: narrow ones lose precision, never the order of magnitude.
+    private func linkText(_ link: LinkState, _ width: Int) -> (String, Style) {
+        func fitting(_ texts: [String]) -> String { texts.first { $0.cellWidth <= width } ?? texts[texts.count - 1] }
         switch link {
-        case .none: ("·", .ink(.faint))
-        case .down: ("down", .ink(.faint))
-        case .cut: ("✕", .ink(.bad, .bold))
-        case .worse(let wire, _): (FaultText.cell(wire), .ink(.warn))
-        case .open(let trip?): (Format.milliseconds(trip), trip < 5_000 ? .ink(.text) : Style(foreground: .gradient(.latency, min(100, 30 + trip / 500))))
-        case .open(nil): ("ok", .ink(.dim))
+        case .none: return ("·", .ink(.faint))
+        case .down: return (fitting(["down", "—"]), .ink(.faint))
+        case .cut: return ("✕", .ink(.bad, .bold))
+        case .worse(let wire, _):
+            let text = FaultText.cell(wire)
+            return (fitting([text, String(text.prefix { $0 != " " }), "▲"]), .ink(.warn))
+        case .open(let trip?):
+            let text = fitting([Format.milliseconds(trip), FaultText.number(Double(trip) / 1_000), String(trip / 1_000)])
+            return (text, trip < 5_000 ? .ink(.text) : Style(foreground: .gradient(.latency, min(100, 30 + trip / 500))))
+        case .open(nil): return ("ok", .ink(.dim))
         }
     }
 
@@ -357,21 +363,22 @@ extension Model {
     private func drawLoad(_ canvas: inout Canvas, _ rect: Rect) {
         guard !rect.isEmpty else { return }
         let state: Span = workload.isSwitching ? Span("switching…", .warn) : workload.isOn ? Span("running", .ok) : Span("off", .dim)
-        let inside = canvas.box(rect, chaosBorder(.load), title: [Span("Load", .title, .bold)], right: [Span("W", .key, .bold), Span(workload.isOn ? " stops · " : " starts · ", .dim), state])
+        let inside = canvas.box(rect, chaosBorder(.load), title: [Span("Load", .title, .bold)], right: [Span("W", .key, .bold), Span(workload.isOn ? " stops · " : " starts · ", .dim), Span("e", .key, .bold), Span(rect.columns >= 50 ? " settings · " : " set · ", .dim), state])
         guard !inside.isEmpty else { return }
         let last = workload.isOn ? workload.last : nil
         let settings = last?.settings ?? workload.settings
         let wide = inside.columns >= 60
         let x = inside.column + 1
         let sparkAt = x + 34
-        func row(_ y: Int, _ label: String, _ set: String, _ value: String?, _ spark: ((WorkloadSample) -> Int?)? = nil) {
+        func row(_ y: Int, _ label: String, _ set: String, _ value: String?, _ slot: Slot, _ spark: ((WorkloadSample) -> Int?)? = nil) {
             guard y < inside.endRow else { return }
             canvas.text(label, x, y, .ink(.dim))
             canvas.textRight(set, endingAt: x + 22, y, .ink(.text))
             canvas.textRight(value ?? "—", endingAt: x + 32, y, .ink(value == nil ? .faint : .text))
             guard let spark, wide, !workload.samples.isEmpty else { return }
             let shown = workload.samples.suffix(max(0, inside.endColumn - 1 - sparkAt)).map(spark)
-            canvas.sparkline(shown, sparkAt, y, width: inside.endColumn - 1 - sparkAt, maximum: max(1, shown.compactMap { $0 }.max() ?? 1)) { _ in .slot(.series1) }
+            // Some air above the largest, so that the rows do not grow together.
+            canvas.sparkline(shown, sparkAt, y, width: inside.endColumn - 1 - sparkAt, maximum: max(1, (shown.compactMap { $0 }.max() ?? 1) * 3 / 2)) { _ in .slot(slot) }
         }
         var y = inside.row
         var verdict = verdictLines
@@ -382,9 +389,9 @@ extension Model {
         }
         if inside.rows < 6 { verdict = Array(verdict.prefix(1)) }
         let bottom = inside.endRow - verdict.count
-        if y < bottom { row(y, "put/s", Format.count(settings.putsPerSecond), last.map { Format.count($0.put?.count ?? 0) }) { $0.put?.count ?? 0 }; y += 1 }
-        if y < bottom { row(y, "get/s", Format.count(settings.readsPerSecond), last.map { Format.count($0.read?.count ?? 0) }) { $0.read?.count ?? 0 }; y += 1 }
-        if y < bottom { row(y, "put p99 ms", "", last?.put.map { Format.milliseconds($0.p99Microseconds) }) { $0.put?.p99Microseconds }; y += 1 }
+        if y < bottom { row(y, "put/s", Format.count(settings.putsPerSecond), last.map { Format.count($0.put?.count ?? 0) }, .series1) { $0.put?.count ?? 0 }; y += 1 }
+        if y < bottom { row(y, "get/s", Format.count(settings.readsPerSecond), last.map { Format.count($0.read?.count ?? 0) }, .series2) { $0.read?.count ?? 0 }; y += 1 }
+        if y < bottom { row(y, "put p99 ms", "", last?.put.map { Format.milliseconds($0.p99Microseconds) }, .dim) { $0.put?.p99Microseconds }; y += 1 }
         if y < bottom {
             var spans = [Span("failed ", .dim), Span(last.map { String($0.failed) } ?? "—", (last?.failed ?? 0) > 0 ? .bad : .text), Span("  retried ", .dim), Span(last.map { String($0.retried) } ?? "—", .text)]
             if wide { spans.append(Span("  in the last second", .faint)) }

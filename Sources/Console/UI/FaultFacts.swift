@@ -38,7 +38,7 @@ struct QuorumFacts: Hashable {
 extension Model {
     func name(of member: UInt64) -> String { cluster.members.first { $0.id == member }?.name ?? Format.hex(member) }
 
-    func faultLine(_ fault: Fault) -> String { FaultText.line(fault, name: name(of:)) }
+    func faultLine(_ fault: Fault) -> String { FaultText.line(fault, name(of:)) }
 
     /// Faults that act on a node, for marking it.
     func faults(on member: UInt64) -> [ActiveFault] { faults.filter { $0.fault.nodes.contains(member) } }

@@ -1,7 +1,7 @@
 /// How faults read for people. The one place: the Chaos view, forms, the palette, events and toasts all use it.
 public enum FaultText {
     /// `n5 disk: fsync +20 ms`, `n2 → n3 cut`, `n1 n2 | n3 apart`. `name` gives a member's name by its id.
-    public static func line(_ fault: Fault, name: (UInt64) -> String) -> String {
+    public static func line(_ fault: Fault, _ name: (UInt64) -> String) -> String {
         switch fault {
         case .kill(let node): return "\(name(node)) killed"
         case .stop(let node): return "\(name(node)) stopped"

@@ -47,6 +47,7 @@ enum Glyphs {
         case 0x2026: UInt8(ascii: "~")                                          // …
         case 0x2014, 0x2013: UInt8(ascii: "-")
         case 0x2264: UInt8(ascii: "<")                                          // ≤
+        case 0x2265: UInt8(ascii: ">")                                          // ≥
         case 0x2248: UInt8(ascii: "~")
         case 0xd7: UInt8(ascii: "x")
         case 0x21b5: UInt8(ascii: "~")

@@ -164,8 +164,9 @@ struct LogState: Hashable, Sendable {
         selection = last(upTo: appended - 1)
     }
 
-    mutating func select(_ number: Int) {
-        hold()
+    /// Holds the screen with this line selected and `bottom` as the last one shown.
+    mutating func select(_ number: Int, bottom: Int) {
+        heldAt = max(number, bottom)
         selection = number
     }
 
@@ -184,6 +185,11 @@ struct LogState: Hashable, Sendable {
         guard firstPassing < passing.count else { return from }
         let place = position(after: from) - 1 + delta
         return passing[min(passing.count - 1, max(firstPassing, place))]
+    }
+
+    /// Keeps the selected line in sight when the screen or the filters changed.
+    mutating func settle(rows: Int) {
+        if let selection, isHeld { show(selection, rows: rows) }
     }
 
     private mutating func show(_ target: Int, rows: Int) {

@@ -104,11 +104,17 @@ extension Model {
         let role = Model.roleText(state)
         let quiet = state == .down || state == .unknown
         let box = raftBox(&canvas, rect, quiet ? .faint : state == .follower || state == .learner ? .border : role.slot)
+        // The mark of its faults where it fits beside the name; else the name's colour says it.
         let count = faults(on: member.id).count
-        centered(&canvas, [Span("\(role.glyph) ", role.slot), Span(Format.fitted(member.name, max(2, box.columns - (count > 0 ? 5 : 2))), quiet ? .dim : .text, .bold)] + (count > 0 ? [Span(" ▲\(count)", .warn)] : []), box, 0)
+        let hasRoom = count > 0 && member.name.cellWidth + 5 <= box.columns
+        centered(&canvas, [Span("\(role.glyph) ", role.slot), Span(Format.fitted(member.name, max(2, box.columns - 2 - (hasRoom ? 3 : 0))), quiet ? .dim : count > 0 && !hasRoom ? .warn : .text, .bold)] + (hasRoom ? [Span(" ▲\(count)", .warn)] : []), box, 0)
+        func away(_ word: String, _ since: Moment, _ slot: Slot) {
+            let age = Format.age(milliseconds: now - since)
+            centered(&canvas, [Span("\(word) \(age)".cellWidth <= box.columns ? "\(word) \(age)" : age, slot)], box, 1)
+        }
         switch member.health {
-        case .down(let since, _): return centered(&canvas, [Span("down \(Format.age(milliseconds: now - since))", .down)], box, 1)
-        case .paused(let since): return centered(&canvas, [Span("paused \(Format.age(milliseconds: now - since))", .warn)], box, 1)
+        case .down(let since, _): return away("down", since, .down)
+        case .paused(let since): return away("paused", since, .warn)
         case .starting: return centered(&canvas, [Span("starting", .dim)], box, 1)
         case .up, .isolated: break
         }
@@ -174,7 +180,7 @@ extension Model {
         for line in 0..<rows {
             let bucket = bounds.count - line
             let y = inside.row + line
-            let label = bucket == bounds.count ? ">" + Model.bound(bounds[bounds.count - 1]) : "≤" + Model.bound(bounds[bucket])
+            let label = bucket == bounds.count ? ">" + Model.bucketBound(bounds[bounds.count - 1]) : "≤" + Model.bucketBound(bounds[bucket])
             canvas.textRight(label, endingAt: x0 - 1, y, .ink(.dim))
             for (index, counts) in cells.enumerated() where counts[bucket] > 0 {
                 // The root spreads few and many apart.

@@ -57,7 +57,7 @@ extension Model {
         if filter.isEmpty {
             lines.append(HelpLine(key: "", text: ""))
             lines.append(HelpLine(key: "", text: "GLYPHS", isTitle: true))
-            for (glyph, text) in [("♛", "leader"), ("●", "follower"), ("◌", "pre-vote"), ("╌", "candidate"), ("○", "learner"), ("‖", "paused"), ("≠", "cut off"), ("✕", "down"), ("Δ", "changed"), ("◷", "leased")] {
+            for (glyph, text) in [("♛", "leader"), ("●", "follower"), ("◌", "pre-vote"), ("╌", "candidate"), ("○", "learner"), ("‖", "paused"), ("≠", "cut off"), ("✕", "down"), ("▲", "faults on it"), ("Δ", "changed"), ("◷", "leased")] {
                 lines.append(HelpLine(key: glyph, text: text))
             }
         }
@@ -292,6 +292,17 @@ extension Model {
         fact("database", member.dbSizeBytes.map { "\(Format.bytes(Int($0)))" + (member.dbSizeInUseBytes.map { ", \(Format.bytes(Int($0))) in use" } ?? "") })
         fact("status round trip", member.latencyMicroseconds.map { Format.milliseconds($0) + " ms" })
         fact("log fsync p99", member.fsyncMicroseconds.map { Format.milliseconds($0) + " ms" })
+        // What only our own nodes tell, where the screen has room for it.
+        if size.rows >= 30, let sample = samples[id], isFresh(sample) {
+            fact("voted for", sample.vote == 0 ? "nobody in this term" : name(of: sample.vote))
+            if let left = sample.timerLeftMicroseconds, let length = sample.timerLengthMicroseconds { fact("election timer", "\(Format.milliseconds(Int(left))) of \(Format.milliseconds(Int(length))) ms left") }
+            fact("durable index", Format.count(sample.durable))
+            fact("waiting", "\(Format.plural(Int64(sample.pendingRequests), "request")), \(sample.diskQueue) for the disk, \(sample.unapplied) to apply")
+            if let peer = leaderSample?.peers.first(where: { $0.id == id }) {
+                fact("from the leader", "match \(Format.count(peer.match)), \(peer.phase.rawValue), \(peer.inFlightMessages) in flight" + (peer.roundTripMicroseconds.map { ", \(Format.milliseconds($0)) ms" } ?? ""))
+            }
+        }
+        for fault in faults(on: id).suffix(3) { fact("fault #\(fault.id)", faultLine(fault.fault), .warn) }
         fact("up for", member.isUp ? member.startedAt.map { Format.age(milliseconds: now - $0) } : nil)
         switch member.health {
         case .down(let since, let reason): rows.append(("down", [Span("\(Format.age(milliseconds: now - since)): \(reason)", .down)]))

@@ -414,7 +414,7 @@ extension Model {
         let top = buckets.max() ?? 1
         for (index, value) in buckets.enumerated() where index < inside.rows {
             let bounds = WorkloadSample.bucketBoundsMicroseconds
-            let label = index < bounds.count ? "≤" + Model.bound(bounds[index]) : ">" + Model.bound(bounds[bounds.count - 1])
+            let label = index < bounds.count ? "≤" + Model.bucketBound(bounds[index]) : ">" + Model.bucketBound(bounds[bounds.count - 1])
             canvas.text(label, inside.column + 1, inside.row + index, .ink(.dim))
             canvas.bar(value, of: top, inside.column + 9, inside.row + index, width: inside.columns - 17,
                        Style(foreground: .gradient(.latency, index * 100 / (buckets.count - 1))))
@@ -427,7 +427,7 @@ extension Model {
         }
     }
 
-    static func bound(_ microseconds: Int) -> String {
+    static func bucketBound(_ microseconds: Int) -> String {
         if microseconds >= 1_000_000 { return "\(microseconds / 1_000_000)s" }
         return microseconds >= 1_000 ? "\(microseconds / 1_000)ms" : "0.\(microseconds / 100)ms"
     }

@@ -13,6 +13,7 @@ struct PaletteItem: Sendable {
         case heal(Fault?)
         case scenario(String)
         case stopScenario
+        case load
         /// Not complete: nothing to run yet.
         case phrase(String)
     }
@@ -86,6 +87,7 @@ extension Model {
             }
         }
         items += faultItems
+        items.append(PaletteItem(title: "load", detail: workload.isOn ? "change the workload that runs" : "set the workload up and start it", key: "", completion: "load", action: .load))
         var seen: Set<String> = []
         for entry in Catalogue.entries where entry.context != .editor && entry.section != .move || { if case .view = entry.verb { true } else { false } }() {
             guard seen.insert(entry.name).inserted, entry.verb != .palette, entry.verb != .goBack else { continue }

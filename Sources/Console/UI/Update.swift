@@ -56,6 +56,7 @@ extension Model {
         overview.eventScroll = min(max(0, overview.eventScroll), max(0, events.count - 1))
         watch.selection = min(max(0, watch.selection), max(0, watch.sessions.count - 1))
         settleChaos()
+        if screen == .log { settleLog() }
         if screen == .keys { settleKeys(&commands) }
         settleLatency(&commands)
     }

@@ -44,6 +44,7 @@ extension Catalogue {
             entry(.restart, "restart-node", .chaosTargets, "R", "restart", "start the node again", 22),
             entry(.lead, "lead-here", .chaos, "L", "lead here", "hand leadership to this node", 33),
             entry(.workload, "workload", .chaos, "W", "workload", "the built-in workload", 23),
+            CatalogueEntry(verb: .latency(.settings), name: "workload-settings", context: .chaos, keys: [KeyPress("e")], hint: "settings", help: "rates, keys, sizes and targets of the workload", rank: 34, changes: false, section: .look),
             entry(.chaos(.healAll), "heal-all", .overview, "H", "heal all", "end every fault and start what is down", 71),
         ]
     }()
@@ -80,6 +81,7 @@ extension Model {
         case .right: if panel == .links { moveColumn(1) }
         case .open: openInChaos(&commands)
         case .chaos(let verb): perform(verb, &commands)
+        case .latency(.settings): overlay = .workloadForm(WorkloadForm(workload.settings))
         default: performInOverview(verb, &commands)
         }
     }
@@ -98,7 +100,7 @@ extension Model {
             if case .cut(_, let to)? = selectedFault?.fault { chaos.column = cluster.members.firstIndex { $0.id == to } }
             panel = .links
         case .scenarios: if let selectedScenario { overlay = .scenario(selectedScenario) }
-        case .load: perform(.workload, changes: true, &commands)
+        case .load: overlay = .workloadForm(WorkloadForm(workload.settings))
         default: break
         }
     }
@@ -138,7 +140,7 @@ extension Model {
     }
 
     mutating func heal(_ fault: Fault, _ commands: inout [Command]) {
-        send(.fault("healed: \(faultLine(fault))"), &commands) { .healFault($0, fault) }
+        send(.fault(FaultText.healed(fault, name(of:))), &commands) { .healFault($0, fault) }
     }
 
     mutating func healAll(_ commands: inout [Command]) { send(.fault("heal all"), &commands) { .healAllFaults($0) } }
@@ -267,6 +269,7 @@ extension Model {
                 add(wanted.faults, milliseconds: wanted.milliseconds, &commands)
             } catch {
                 state.problem = error
+                state.isFresh = true
                 if let index = state.used.first(where: { state.fields[$0].id == error.field }) { state.focus = index }
                 overlay = .fault(state)
             }

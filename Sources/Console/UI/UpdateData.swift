@@ -163,7 +163,7 @@ extension Model {
             workload.isOn = isOn
             say(isOn ? "workload runs" : "workload stopped")
         case .canary(let isOn): say(isOn ? "canary writes" : "canary stopped")
-        case .fault(let what): say([what, detail == what ? nil : detail, took, pending.remark].compactMap { $0 }.joined(separator: " · "), pending.remark == nil ? .ok : .warn)
+        case .fault(let what): say([detail ?? what, took, pending.remark].compactMap { $0 }.joined(separator: " · "), pending.remark == nil ? .ok : .warn)
         case .scenario(let name): say("scenario \(name): \(detail ?? "started")")
         case .export(let what): say(detail ?? "exported \(what)", .ok)
         case .record(let isOn): say(detail ?? (isOn ? "recording" : "recording ended"), .ok)

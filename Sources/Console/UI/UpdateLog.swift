@@ -29,6 +29,12 @@ extension Model {
 
     private var logRows: Int { LogPlaces(rect: bodyRect, log: log).lines.rows }
 
+    mutating func settleLog() {
+        guard log.isHeld else { return }
+        let rows = logRows
+        log.settle(rows: rows)
+    }
+
     var logCrumbs: [String] {
         var parts = ["log", log.node.map(logName) ?? "all nodes"]
         if !log.filter.isEmpty { parts.append(log.filter.text) }
@@ -128,6 +134,10 @@ extension Model {
         guard places.lines.contains(position) else { return }
         let shown = log.visible(places.lines.rows)
         let index = position.row - places.lines.row
-        if shown.indices.contains(index) { log.select(shown[index]) }
+        guard shown.indices.contains(index) else { return }
+        log.hold()
+        // The text of the selected line takes rows from the bottom: what was clicked stays under the mouse.
+        let rows = LogPlaces(rect: body, log: log).lines.rows
+        log.select(shown[index], bottom: shown[min(shown.count, rows) - 1])
     }
 }

@@ -286,9 +286,12 @@ extension Model {
         switch item.action {
         case .entry(let entry):
             // What can be done where one is needs no change of view.
-            let isHere = contexts.contains { context in Catalogue.entries.contains { $0.context == context && $0.name == entry.name } }
-            if !isHere, let screen = Model.screen(of: entry.context) { go(to: screen, &commands) }
-            if !isHere, let panel = Model.panel(of: entry.context) { self.panel = panel }
+            if let here = Catalogue.entries(in: contexts).first(where: { $0.name == entry.name }) {
+                perform(here.verb, changes: here.changes, &commands)
+                return
+            }
+            if let screen = Model.screen(of: entry.context) { go(to: screen, &commands) }
+            if let panel = Model.panel(of: entry.context) { self.panel = panel }
             perform(entry.verb, changes: entry.changes, &commands)
         case .node(let verb, let member):
             guard let index = cluster.members.firstIndex(where: { $0.id == member }) else { return }
@@ -318,6 +321,7 @@ extension Model {
         case .faults(let list, let milliseconds): unless(item.obstacle) { $0.add(list, milliseconds: milliseconds, &commands) }
         case .heal(let fault): unless(item.obstacle) { model in if let fault { model.heal(fault, &commands) } else { model.healAll(&commands) } }
         case .scenario(let name): unless(item.obstacle) { $0.run(name, &commands) }
+        case .load: overlay = .workloadForm(WorkloadForm(workload.settings))
         case .stopScenario: unless(item.obstacle) { $0.stopScenario(&commands) }
         case .phrase: say(item.obstacle ?? "something is missing", .warn)
         }
