@@ -24,20 +24,23 @@ public enum FaultText {
     }
 
     /// The line of its event; nil: its node tells it by what it does (dead, paused, cut off).
-    public static func told(_ fault: Fault, name: (UInt64) -> String) -> String? {
+    public static func told(_ fault: Fault, _ name: (UInt64) -> String) -> String? {
         switch fault {
         case .kill, .stop, .pause, .isolate: nil
-        default: line(fault, name: name)
+        default: line(fault, name)
         }
     }
 
+    /// The answer to switching it on.
+    public static func done(_ fault: Fault, _ name: (UInt64) -> String) -> String { line(fault, name) }
+
     /// The answer to healing it.
-    public static func healed(_ fault: Fault, name: (UInt64) -> String) -> String {
+    public static func healed(_ fault: Fault, _ name: (UInt64) -> String) -> String {
         switch fault {
         case .kill(let node), .stop(let node), .tornTail(let node): "\(name(node)) restarted"
         case .pause(let node): "\(name(node)) goes on"
         case .isolate(let node): "\(name(node)) linked again"
-        default: "healed: \(line(fault, name: name))"
+        default: "healed: \(line(fault, name))"
         }
     }
 
@@ -101,6 +104,7 @@ public enum FaultText {
 
     /// `30s`, `1m30s`, `500ms`: what `milliseconds(of:)` reads.
     public static func span(_ milliseconds: Int64) -> String {
+        let milliseconds = max(0, milliseconds)
         if milliseconds % 1_000 != 0 { return milliseconds < 1_000 ? "\(milliseconds)ms" : "\(number(Double(milliseconds) / 1_000))s" }
         let seconds = milliseconds / 1_000
         if seconds < 60 { return "\(seconds)s" }

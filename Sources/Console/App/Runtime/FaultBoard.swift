@@ -77,8 +77,8 @@ actor FaultBoard {
         }
         guard active.contains(where: { $0.id == id }) else { return "\(line(fault)), and healed meanwhile" }
         setTimer(id, milliseconds)
-        if let text = FaultText.told(fault, name: name) { report(.told(.faultOn(text + until))) }
-        return FaultText.line(fault, name: name) + until
+        if let text = FaultText.told(fault, name) { report(.told(.faultOn(text + until))) }
+        return FaultText.line(fault, name) + until
     }
 
     /// - Throws: `NodeHostError` when it is not on, or when its node does not start.
@@ -86,7 +86,7 @@ actor FaultBoard {
     func heal(_ fault: Fault) async throws -> String {
         guard let found = active.first(where: { $0.fault == fault }) else { throw NodeHostError("\(line(fault)): not on") }
         try await heal(found)
-        return FaultText.healed(fault, name: name)
+        return FaultText.healed(fault, name)
     }
 
     /// Everything works again: nodes that are down start, whatever ended them, and paused ones go on.
@@ -186,7 +186,7 @@ actor FaultBoard {
     }
 
     private func tellEnd(of fault: ActiveFault) {
-        guard let text = FaultText.told(fault.fault, name: name) else { return }
+        guard let text = FaultText.told(fault.fault, name) else { return }
         report(.told(.faultOff("\(text), after \(FaultText.span(Clock.now() - fault.since))")))
     }
 
@@ -236,7 +236,7 @@ actor FaultBoard {
 
     private nonisolated func isDead(_ node: UInt64) -> Bool { dead.withLock { $0.contains(node) } }
     private func name(_ node: UInt64) -> String { host.nodes.first { $0.id == node }?.name ?? String(node, radix: 16) }
-    private func line(_ fault: Fault) -> String { FaultText.line(fault, name: name) }
+    private func line(_ fault: Fault) -> String { FaultText.line(fault, name) }
 
     private func check(_ fault: Fault) throws {
         for node in fault.nodes where !host.nodes.contains(where: { $0.id == node }) { throw NodeHostError("no such node: \(String(node, radix: 16))") }
