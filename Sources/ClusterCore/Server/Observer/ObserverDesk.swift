@@ -114,7 +114,8 @@ struct ObserverDesk {
             }
             if before.isLearner, !member.isLearner { changes.append("\(name(member)) promoted") }
             if before.peerURLs != member.peerURLs { changes.append("\(name(member)) moved to \(member.peerURLs.joined(separator: ", "))") }
-            if before.name != member.name { changes.append("\(member.id) is \(name(member))") }
+            // A member tells its name when it first starts: no change that people would care for.
+            if before.name != member.name, !before.name.isEmpty { changes.append("\(before.name) is \(name(member)) now") }
         }
         for member in old.members where new.member(member.id) == nil { changes.append("\(name(member)) removed") }
         return changes.isEmpty ? nil : changes.joined(separator: ", ")
