@@ -16,6 +16,8 @@ private final class Nodes: Sendable {
     let host: any NodeHost
     let configuration: ClientConfiguration
     let client: EtcdClient
+    private let known = Mutex<Endpoint?>(nil)
+    private let follower = Mutex<Task<Void, Never>?>(nil)
 
     init(electionMilliseconds: Int = 300) async throws {
         var options = PlaygroundOptions()
@@ -29,16 +31,37 @@ private final class Nodes: Sendable {
         client = try EtcdClient(configuration: configuration)
         try await host.start()
         try await client.put("ready", "yes", options: CallOptions(timeout: .seconds(30)))
+        follow()
     }
 
-    func leader() throws -> UInt64 { try #require(host.statuses().first { $0.role == .leader && $0.process == .running }?.id) }
+    /// Who leads, asked of the members that run.
+    func leader() async throws -> UInt64 {
+        for _ in 0..<400 {
+            for (node, status) in zip(host.nodes, host.statuses()) where status.process == .running {
+                let answer = try? await client.status(options: CallOptions(timeout: .seconds(1), endpoint: try Endpoint(node.clientEndpoint)))
+                if let answer, answer.leader.rawValue == node.id { return node.id }
+            }
+            try await Task.sleep(for: .milliseconds(25))
+        }
+        throw NodeHostError("nobody leads")
+    }
 
-    func leaderEndpoint() -> Endpoint? {
-        guard let id = host.statuses().first(where: { $0.role == .leader && $0.process == .running })?.id, let node = host.nodes.first(where: { $0.id == id }) else { return nil }
-        return try? Endpoint(node.clientEndpoint)
+    /// The leader that was found last; asked anew all the time.
+    func leaderEndpoint() -> Endpoint? { known.withLock { $0 } }
+
+    func follow() {
+        follower.withLock { follower in
+            follower = Task {
+                while !Task.isCancelled {
+                    if let id = try? await leader(), let node = host.nodes.first(where: { $0.id == id }) { known.withLock { $0 = try? Endpoint(node.clientEndpoint) } }
+                    try? await Task.sleep(for: .milliseconds(25))
+                }
+            }
+        }
     }
 
     func end() async {
+        follower.withLock { $0 }?.cancel()
         await client.close()
         await host.shutDown()
     }
@@ -128,7 +151,7 @@ extension Integration.WorkloadTests {
         for _ in 0..<2 {
             let before = acknowledged()
             try await eventually("200 writes more than \(before)") { acknowledged() > before + 200 }
-            let leader = try nodes.leader()
+            let leader = try await nodes.leader()
             try await nodes.host.kill(leader)
             let atKill = acknowledged()
             try await eventually("200 writes after the kill at \(atKill), got \(acknowledged())", seconds: 60) { acknowledged() > atKill + 200 }
@@ -153,7 +176,7 @@ extension Integration.WorkloadTests {
         func writes() -> [CanaryWrite] { posted.canaryWrites }
         canary.setWished(true)
         try await eventually("50 writes") { writes().count >= 50 }
-        try await nodes.host.kill(try nodes.leader())
+        try await nodes.host.kill(try await nodes.leader())
         let before = writes().count
         try await eventually("100 acknowledged writes after the kill", seconds: 60) { writes()[before...].count { $0.outcome != .failed } >= 100 }
         canary.setWished(false)
