@@ -90,10 +90,10 @@ import Testing
         runner.perform(.replay(.pause))
         runner.perform(.replay(.seek(recording.end)))
         try await wait { model.elections.elections.count == 2 }
-        #expect(runner.now() == recording.end && runner.nanoseconds(until: recording.end.advanced(byMilliseconds: 1_000)) == .max)
+        #expect(runner.now() == recording.end)
         runner.perform(.replay(.seek(recording.header.start.advanced(byMilliseconds: 10_000))))
         try await wait { model.elections.elections.count == 1 }
-        #expect(model.now <= runner.now() && model.replay?.position == recording.header.start.advanced(byMilliseconds: 10_000))
+        #expect(model.now == runner.now() && model.replay?.position == recording.header.start.advanced(byMilliseconds: 10_000))
         // A hundred times as fast: fourteen seconds in a moment, and there it stops.
         runner.perform(.replay(.speed(100)))
         runner.perform(.replay(.play))

@@ -42,6 +42,27 @@ import Testing
                           "n3 leads term 12: 3 of 5 votes (n2 n3 n4), 3 needed", "n2 n4 n5 follow n3", "first entry of term 12 committed", "first client write acknowledged"])
     }
 
+    @Test func aBrokenConnectionIsNoTimer() throws {
+        var script = ElectionScript(start: Self.start, leader: 1, term: 11)
+        script.fault(10_000_000, .kill(ElectionScript.id(1)))
+        for node in 2...5 { script.raft(10_003_000 + Int64(node) * 200, node, 11, .leaderConnectionLost(leader: ElectionScript.id(1))) }
+        script.raft(10_005_000, 2, 12, .preVoteAsked)
+        for node in 3...5 { script.raft(10_007_000, node, 12, .voteCast(for: ElectionScript.id(2), isPreVote: true)) }
+        script.raft(10_020_000, 2, 12, .voteAsked)
+        for node in 3...5 { script.raft(10_030_000, node, 12, .voteCast(for: ElectionScript.id(2), isPreVote: false)) }
+        script.raft(10_040_000, 2, 12, .elected(votes: 3, voters: 5))
+        script.raft(10_048_000, 2, 12, .firstCommit(index: 9))
+        let elections = Self.session(script).model.elections
+        let election = try #require(elections.elections.last)
+        #expect(election.remark == "n2 n3 n4 n5 saw the connection to n1 break after 3.4 ms: no timer had to run out")
+        #expect(election.duration(.detect) == 3_400 && election.noLeader == 40_000)
+        #expect(elections.steps(of: election)[1].text == "n2 n3 n4 n5 lose the connection to n1")
+        // The process died by itself: the same, without anybody who did it.
+        var alone = ElectionScript(start: Self.start, leader: 1, term: 11)
+        for (at, event) in script.events.dropFirst(6) { if case .faults = event { continue }; alone.add(at, event) }
+        #expect(Self.session(alone).model.elections.elections.last?.causeText == "connection to n1 lost")
+    }
+
     @Test func lanesShowWhatEachNodeWas() throws {
         let elections = Self.session(Self.killed()).model.elections
         let at = { (node: Int, microseconds: Int64) in elections.lanes[node - 1].state(at: Self.start.microseconds + microseconds) }

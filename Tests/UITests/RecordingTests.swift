@@ -111,6 +111,22 @@ import Testing
         #expect(last() == .seek(script.moment(60_000_000)))
     }
 
+    @Test func theRecordingHasTheClock() throws {
+        let script = ElectionScript.minute(start: Self.start)
+        let (header, events) = try Self.decoded(try Self.lines(script))
+        var session = Session(Size(columns: 120, rows: 36))
+        session.tell(.playback(Playback(events: events[..<0], restart: header)))
+        session.tell(.replay(ReplayState(start: Self.start, end: script.moment(60_000_000), position: Self.start, isPlaying: true, speed: 1)))
+        // However late what was heard is delivered, and whatever is pressed meanwhile: it is heard when it was.
+        session.advance(to: script.moment(70_000_000))
+        session.press(KeyPress("4"))
+        #expect(session.model.now == Self.start)
+        session.tell(.playback(Playback(events: events[...], until: script.moment(60_000_000))))
+        #expect(session.model.now == script.moment(60_000_000))
+        #expect(session.model.rates.perSecond.count == 59 || session.model.rates.perSecond.count == 60)
+        #expect(session.model.elections.marks.map(\.at) == [21_031_000, 34_000_000, 44_090_000, 52_000_000].map { Self.start.microseconds + $0 })
+    }
+
     @Test func nothingIsChangedInARecording() throws {
         let script = ElectionScript.minute(start: Self.start)
         let (header, events) = try Self.decoded(try Self.lines(script))

@@ -12,30 +12,43 @@ struct PlainConsole {
     func run() -> ConsoleLoop.End {
         runner.start()
         runner.perform(.refresh)
-        var last = ""
-        var isConnected = true
+        var said = Said()
         while true {
             var descriptors = [mailbox.descriptor, signals.descriptor]
             _ = qd_wait(&descriptors, 2, -1)
             for signal in signals.take() where [.interrupt, .terminate, .hangUp, .quit].contains(signal) { return .signal(signal) }
             for event in mailbox.take() {
                 switch event {
-                case .cluster(let cluster):
-                    if case .lost(_, let reason) = cluster.connection {
-                        if isConnected { say("no endpoint answers: \(reason)", at: Clock.now()) }
-                        isConnected = false
-                    } else {
-                        isConnected = true
-                    }
-                    let line = PlainConsole.summary(cluster)
-                    if line != last { say(line, at: Clock.now()) }
-                    last = line
-                case .events(let events):
-                    for event in events { say(PlainConsole.text(of: event.kind), at: event.at) }
-                case .notice(let text, let isBad): say(isBad ? "error: \(text)" : text, at: Clock.now())
-                default: break
+                case .playback(let playback): for recorded in playback.events { tell(recorded.event, at: recorded.at, &said) }
+                // A recording that was heard to its end.
+                case .replay(let replay) where !replay.isPlaying && replay.position >= replay.end: return .quit
+                default: tell(event, at: Clock.now(), &said)
                 }
             }
+        }
+    }
+
+    private struct Said {
+        var summary = ""
+        var isConnected = true
+    }
+
+    private func tell(_ event: DataEvent, at now: Moment, _ said: inout Said) {
+        switch event {
+        case .cluster(let cluster):
+            if case .lost(_, let reason) = cluster.connection {
+                if said.isConnected { say("no endpoint answers: \(reason)", at: now) }
+                said.isConnected = false
+            } else {
+                said.isConnected = true
+            }
+            let line = PlainConsole.summary(cluster)
+            if line != said.summary { say(line, at: now) }
+            said.summary = line
+        case .events(let events):
+            for event in events { say(PlainConsole.text(of: event.kind), at: event.at) }
+        case .notice(let text, let isBad): say(isBad ? "error: \(text)" : text, at: now)
+        default: break
         }
     }
 

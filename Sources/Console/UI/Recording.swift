@@ -152,9 +152,13 @@ public struct Playback: Sendable {
     public var events: ArraySlice<RecordedEvent>
     /// Forget everything heard and begin with this: the first stretch, and after going back.
     public var restart: RecordingHeader?
+    /// The recording's time after it. While a recording is replayed nothing else moves the model's clock: what was heard is heard when
+    /// it was, however late it is delivered.
+    public var until: Moment?
 
-    public init(events: ArraySlice<RecordedEvent>, restart: RecordingHeader? = nil) {
+    public init(events: ArraySlice<RecordedEvent>, until: Moment? = nil, restart: RecordingHeader? = nil) {
         self.events = events
+        self.until = until
         self.restart = restart
     }
 }

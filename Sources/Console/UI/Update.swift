@@ -30,6 +30,8 @@ extension Model {
     /// Small steps back (events stamped a little earlier) are ignored; a clock that was set back is followed, and nothing waits for
     /// the old time to come again.
     mutating func move(to time: Moment) {
+        // The recording has the clock.
+        if replay != nil { return }
         if now - time > 2_000 {
             if keys.previewDue != nil { keys.previewDue = time }
             if keys.search?.askAt != nil { keys.search!.askAt = time }

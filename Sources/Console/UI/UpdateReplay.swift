@@ -70,6 +70,10 @@ extension Model {
             receive(recorded.event, &commands)
             advance(&commands)
         }
+        if let until = playback.until, until > now {
+            now = until
+            elections.clock = now.microseconds
+        }
     }
 
     /// Everything heard is forgotten; where the person is stays.

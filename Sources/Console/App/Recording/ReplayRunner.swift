@@ -24,6 +24,8 @@ final class ReplayRunner: CommandRunner {
         var target: Moment?
         var isStopped = false
         var hasStarted = false
+        /// When the console was last told the time.
+        var toldAt: Int64 = 0
     }
 
     private let recording: Recording
@@ -43,16 +45,8 @@ final class ReplayRunner: CommandRunner {
 
     func now() -> Moment { state.withLock { ReplayRunner.position($0) } }
 
-    func nanoseconds(until moment: Moment) -> Int64 {
-        state.withLock { state in
-            guard state.isPlaying else { return .max }
-            let wait = Double(moment - ReplayRunner.position(state)) * 1_000_000 / state.speed
-            return max(ReplayRunner.shortestWait, Int64(wait))
-        }
-    }
-
-    /// However fast it plays: no more frames than a person sees.
-    private static let shortestWait: Int64 = 20_000_000
+    /// Time passes only by what is delivered: there is nothing to wait for.
+    func nanoseconds(until moment: Moment) -> Int64 { .max }
 
     private static func position(_ state: State) -> Moment {
         guard state.isPlaying else { return state.base }
@@ -135,9 +129,9 @@ final class ReplayRunner: CommandRunner {
         let reached = state.target == nil ? moment : last
         let count = ReplayRunner.place(state.events, after: reached)
         if count >= state.next, reached >= ReplayRunner.position(state) {
-            mailbox.post(.playback(Playback(events: state.events[state.next..<count])))
+            mailbox.post(.playback(Playback(events: state.events[state.next..<count], until: reached)))
         } else {
-            mailbox.post(.playback(Playback(events: state.events[..<count], restart: recording.header)))
+            mailbox.post(.playback(Playback(events: state.events[..<count], until: reached, restart: recording.header)))
         }
         state.next = count
         ReplayRunner.setClock(&state, reached)
@@ -227,6 +221,8 @@ final class ReplayRunner: CommandRunner {
     // MARK: Playing
 
     private static let pumpMilliseconds: UInt32 = 25
+    /// The screen's clock and timeline move at least this often.
+    private static let clockNanoseconds: Int64 = 100_000_000
 
     private func pump() {
         while true {
@@ -234,9 +230,11 @@ final class ReplayRunner: CommandRunner {
                 guard state.isPlaying, !state.isStopped else { return state.isStopped }
                 let here = ReplayRunner.position(state)
                 let count = ReplayRunner.place(state.events, after: here)
-                if count > state.next {
-                    mailbox.post(.playback(Playback(events: state.events[state.next..<count])))
+                let wall = Clock.monotonicNanoseconds()
+                if count > state.next || wall - state.toldAt >= ReplayRunner.clockNanoseconds {
+                    mailbox.post(.playback(Playback(events: state.events[state.next..<count], until: here)))
                     state.next = count
+                    state.toldAt = wall
                 }
                 if state.loadedLines < 0, here >= state.end {
                     state.isPlaying = false

@@ -138,9 +138,9 @@ final class SessionRecorder: Sendable {
             output.path = full
             output.written = 0
             do throws(FileFailure) {
-                try write((try? output.encoder.encode(header)) ?? Data())
+                try append((try? output.encoder.encode(header)) ?? Data())
             } catch {
-                close()
+                closeFile()
                 return error
             }
             let timer = DispatchSource.makeTimerSource(queue: queue)
@@ -167,7 +167,7 @@ final class SessionRecorder: Sendable {
         let result = queue.sync { () -> (String, Int)? in
             flush()
             guard output.file >= 0 else { return nil }
-            defer { close() }
+            defer { closeFile() }
             return (output.path, output.written)
         }
         tell(.recording(path: nil))
@@ -192,7 +192,7 @@ final class SessionRecorder: Sendable {
             data.append(0x0a)
         }
         do throws(FileFailure) {
-            if !data.isEmpty { try write(data, isLine: false) }
+            if !data.isEmpty { try append(data, isLine: false) }
         } catch {
             stopBecause("recording ended: \(error)")
             return
@@ -202,7 +202,7 @@ final class SessionRecorder: Sendable {
     }
 
     private func stopBecause(_ reason: String) {
-        close()
+        closeFile()
         state.withLock { state in
             state.isRecording = false
             state.buffer = []
@@ -211,19 +211,19 @@ final class SessionRecorder: Sendable {
         tell(.recording(path: nil))
     }
 
-    private func close() {
+    private func closeFile() {
         output.timer?.cancel()
         output.timer = nil
-        if output.file >= 0 { Glibc.close(output.file) }
+        if output.file >= 0 { close(output.file) }
         output.file = -1
     }
 
-    private func write(_ data: Data, isLine: Bool = true) throws(FileFailure) {
+    private func append(_ data: Data, isLine: Bool = true) throws(FileFailure) {
         var data = data
         if isLine { data.append(0x0a) }
         var offset = 0
         while offset < data.count {
-            let n = data.withUnsafeBytes { Glibc.write(output.file, $0.baseAddress! + offset, data.count - offset) }
+            let n = data.withUnsafeBytes { write(output.file, $0.baseAddress! + offset, data.count - offset) }
             if n < 0 && errno == EINTR { continue }
             guard n > 0 else { throw FileFailure(path: output.path, number: errno) }
             offset += n
