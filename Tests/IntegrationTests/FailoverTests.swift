@@ -150,6 +150,69 @@ extension Integration.FailoverTests {
         }
     }
 
+    @Test func aKilledLeaderIsReplacedLongBeforeTheTimer() async throws {
+        // A timer that nobody can mistake for a quick election, on however slow a machine.
+        try await withServers(3, extra: ["--election-timeout", "6000"]) { cluster in
+            let load = try await Load(cluster)
+            try await load.waitForMore(100, "before the kill")
+            let leader = try await cluster.waitForLeader()
+            let survivors = cluster.nodes.filter { $0 !== leader }
+            let start = ContinuousClock.now
+            try await leader.kill()
+            try await load.waitForMore(100, "after the kill\n\(cluster.logs.suffix(4_000))")
+            #expect(ContinuousClock.now - start < .seconds(4))
+            let heir = try await cluster.waitForLeader()
+            #expect(survivors.contains { $0 === heir } && heir.log.contains("is gone: its connections closed"), "\(heir.log)")
+            #expect(!survivors.contains { $0.log.contains("no leader heard of for 6") || $0.log.contains("no leader heard of for 7") })
+            try leader.start()
+            try await load.finish(cluster)
+        }
+    }
+
+    @Test func connectionsThatBreakAndAreMadeAgainCauseNoElection() async throws {
+        try await withServers(3, throughRelays: true) { cluster in
+            let load = try await Load(cluster)
+            try await load.waitForMore(50, "before the blips")
+            let leader = try await cluster.waitForLeader()
+            let term = try await cluster.client.status(of: leader.endpoint).raftTerm
+            for round in 1...10 {
+                let before = cluster.relays.map(\.accepted)
+                // Every connection between members at once, or all of those to the leader.
+                for (node, relay) in zip(cluster.nodes, cluster.relays) where round % 2 == 0 || node === leader { relay.breakConnections() }
+                try await eventually("members connecting again after blip \(round)") {
+                    zip(cluster.nodes, zip(cluster.relays, before)).allSatisfy { node, counts in
+                        !(round % 2 == 0 || node === leader) || counts.0.accepted >= counts.1 + 2
+                    }
+                }
+                try await load.waitForMore(20, "after blip \(round)\n\(cluster.logs.suffix(4_000))")
+            }
+            #expect(try await cluster.waitForLeader() === leader)
+            #expect(try await cluster.client.status(of: leader.endpoint).raftTerm == term)
+            #expect(!cluster.logs.contains("is gone: its connections closed"))
+            try await load.finish(cluster)
+        }
+    }
+
+    @Test func leadershipMovesOnRequestWithinMilliseconds() async throws {
+        try await withServers(3, extra: ["--election-timeout", "6000"]) { cluster in
+            let load = try await Load(cluster)
+            var spans: [Duration] = []
+            for _ in 1...10 {
+                try await load.waitForMore(20, "between moves")
+                let leader = try await cluster.waitForLeader()
+                let target = try #require(cluster.nodes.first { $0 !== leader })
+                let id = try await cluster.client.status(of: target.endpoint).header.memberID
+                let start = ContinuousClock.now
+                try await cluster.client.moveLeader(to: id, options: CallOptions(endpoint: leader.endpoint))
+                spans.append(ContinuousClock.now - start)
+                #expect(try await cluster.client.status(of: target.endpoint).leader == id)
+            }
+            print("MoveLeader:", spans)
+            #expect(spans.sorted()[5] < .milliseconds(500), "\(spans)")
+            try await load.finish(cluster)
+        }
+    }
+
     @Test func aFollowerThatWasAwayTooLongCatchesUpFromASnapshot() async throws {
         try await withServers(3, extra: ["--snapshot-count", "100"]) { cluster in
             let load = try await Load(cluster)

@@ -8,6 +8,8 @@ final class ServeNode {
     let name: String
     let clientPort: Int
     let peerPort: Int
+    /// Where its peers connect, if not to `peerPort` itself.
+    var advertisedPeerPort: Int
     let dataDirectory: String
     var initialCluster: String
     var extra: [String]
@@ -18,6 +20,7 @@ final class ServeNode {
         self.name = name
         self.clientPort = clientPort
         self.peerPort = peerPort
+        advertisedPeerPort = peerPort
         self.initialCluster = initialCluster
         self.extra = extra
         self.scratch = scratch
@@ -30,7 +33,7 @@ final class ServeNode {
     var arguments: [String] {
         ["serve", "--name", name, "--data-dir", dataDirectory,
          "--listen-client-urls", "http://127.0.0.1:\(clientPort)", "--advertise-client-urls", "http://127.0.0.1:\(clientPort)",
-         "--listen-peer-urls", "http://127.0.0.1:\(peerPort)", "--initial-advertise-peer-urls", "http://127.0.0.1:\(peerPort)",
+         "--listen-peer-urls", "http://127.0.0.1:\(peerPort)", "--initial-advertise-peer-urls", "http://127.0.0.1:\(advertisedPeerPort)",
          "--initial-cluster", initialCluster] + extra
     }
 
@@ -46,18 +49,25 @@ final class ServeCluster {
     let nodes: [ServeNode]
     let scratch: Scratch
     let client: EtcdClient
+    let relays: [Relay]
 
-    init(_ count: Int, extra: [String] = [], in scratch: Scratch) throws {
+    /// - Parameter throughRelays: peers reach each other through `relays`.
+    init(_ count: Int, extra: [String] = [], throughRelays: Bool = false, in scratch: Scratch) throws {
         self.scratch = scratch
-        let ports = try Ports.free(2 * count)
-        let cluster = (0..<count).map { "n\($0 + 1)=http://127.0.0.1:\(ports[2 * $0 + 1])" }.joined(separator: ",")
+        let ports = try Ports.free((throughRelays ? 3 : 2) * count)
+        let advertised = (0..<count).map { ports[throughRelays ? 2 * count + $0 : 2 * $0 + 1] }
+        let cluster = (0..<count).map { "n\($0 + 1)=http://127.0.0.1:\(advertised[$0])" }.joined(separator: ",")
+        relays = throughRelays ? try (0..<count).map { try Relay(from: advertised[$0], to: ports[2 * $0 + 1]) } : []
         nodes = (0..<count).map {
             ServeNode(name: "n\($0 + 1)", clientPort: ports[2 * $0], peerPort: ports[2 * $0 + 1], initialCluster: cluster, extra: extra, in: scratch)
         }
         var configuration = ClientConfiguration(endpoints: try nodes.map { try $0.endpoint })
         configuration.dialTimeout = .seconds(1)
         client = try EtcdClient(configuration: configuration)
-        for node in nodes { try node.start() }
+        for (node, port) in zip(nodes, advertised) {
+            node.advertisedPeerPort = port
+            try node.start()
+        }
     }
 
     var endpoints: [String] { nodes.map(\.endpointText) }
@@ -68,6 +78,7 @@ final class ServeCluster {
     func end() async {
         await client.close()
         for node in nodes { try? await node.kill() }
+        for relay in relays { relay.close() }
     }
 
     /// The member that leads, as far as a majority of those that answer says.
@@ -109,9 +120,9 @@ final class ServeCluster {
 }
 
 /// Runs a test on `quarterdeck serve` processes that are gone afterwards, whatever happens.
-func withServers(_ count: Int = 1, extra: [String] = [], _ body: (ServeCluster) async throws -> Void) async throws {
+func withServers(_ count: Int = 1, extra: [String] = [], throughRelays: Bool = false, _ body: (ServeCluster) async throws -> Void) async throws {
     let scratch = try Scratch()
-    let cluster = try ServeCluster(count, extra: extra, in: scratch)
+    let cluster = try ServeCluster(count, extra: extra, throughRelays: throughRelays, in: scratch)
     do {
         try await cluster.waitForLeader()
         try await body(cluster)

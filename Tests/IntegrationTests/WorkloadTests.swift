@@ -171,7 +171,7 @@ extension Integration.WorkloadTests {
     @Test func theCanaryRunsByItselfWhileThereIsTrouble() async throws {
         let nodes = try await Nodes()
         let posted = Posted<DataEvent>()
-        let canary = Canary(configuration: nodes.configuration, quiet: .seconds(1)) { posted.add($0) }
+        let canary = Canary(configuration: nodes.configuration, quiet: .seconds(3)) { posted.add($0) }
         #expect(!canary.isRunning)
         canary.arm()
         #expect(canary.isRunning)

@@ -73,6 +73,55 @@ private func elected(_ count: Int, seed: UInt64, configure: (inout ReplicaOption
     }
 }
 
+@Test func requestsOfAnyKindGoOnAtOnceWhenTheLeadersProcessDies() throws {
+    for seed in UInt64(700)..<740 {
+        let (cluster, leader) = try elected(3, seed: seed)
+        cluster.run(for: second)
+        let survivors = cluster.members.filter { $0.id != leader.id }
+        // Some are on their way to the leader, the others come while there is none.
+        var asked: [(member: SimulatedMembers.Host, token: RequestToken)] = []
+        func ask(_ name: String) {
+            for member in survivors {
+                asked.append((member, cluster.put(member.id, "\(name) \(member.id)", "v")))
+                asked.append((member, cluster.ask(member.id, .read)))
+                asked.append((member, cluster.ask(member.id, .members(linearizable: true))))
+            }
+        }
+        ask("before")
+        cluster.run(for: .microseconds(Int64.random(in: 0...4000, using: &cluster.generator)))
+        cluster.crash(leader.id, isNoticed: true)
+        let start = cluster.now
+        for n in 0..<5 {
+            cluster.run(for: .milliseconds(4))
+            ask("while \(n)")
+        }
+        let done = cluster.run(for: second) { asked.allSatisfy { $0.member.answers[$0.token] != nil || $0.member.grants[$0.token] != nil } }
+        try #require(done, "requests hang, seed \(seed)")
+        #expect(asked.allSatisfy { $0.member.answers[$0.token]?.isSuccess ?? true }, "a request failed, seed \(seed)")
+        // Spread and retries, never the timer; and nothing that waited for the next heartbeat once there was a leader.
+        #expect(cluster.now - start < .milliseconds(300), "\((cluster.now - start).milliseconds) ms, seed \(seed)")
+    }
+}
+
+@Test func moveLeaderTakesAFewRoundTripsAndWaitingWritesFollow() throws {
+    for seed in UInt64(800)..<820 {
+        let (cluster, leader) = try elected(3, seed: seed)
+        cluster.run(for: second)
+        let target = cluster.members.first { $0.id != leader.id }!
+        let start = cluster.now
+        let move = cluster.ask(leader.id, .moveLeader(to: target.id))
+        var puts: [(SimulatedMembers.Host, RequestToken)] = []
+        for n in 0..<10 {
+            cluster.run(for: .milliseconds(1))
+            for member in cluster.members { puts.append((member, cluster.put(member.id, "\(n) \(member.id)", "v"))) }
+        }
+        let done = cluster.run(for: second) { leader.answers[move] != nil && puts.allSatisfy { $0.0.answers[$0.1] != nil } }
+        try #require(done, "hangs, seed \(seed)")
+        #expect(target.replica!.isLeader && leader.answers[move]!.isSuccess && puts.allSatisfy { $0.0.answers[$0.1]!.isSuccess }, "seed \(seed)")
+        #expect(cluster.now - start < .milliseconds(60), "\((cluster.now - start).milliseconds) ms, seed \(seed)")
+    }
+}
+
 @Test func withoutAQuorumWritesTimeOutAndAreNotAcknowledged() throws {
     let (cluster, leader) = try elected(3, seed: 4)
     for member in cluster.members where member.id != leader.id { cluster.crash(member.id) }

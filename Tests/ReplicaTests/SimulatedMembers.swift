@@ -79,13 +79,20 @@ final class SimulatedMembers {
         member.timerAt = now
     }
 
-    /// Forgets everything that was not synced.
-    func crash(_ id: MemberID) {
+    /// Forgets everything that was not synced. `isNoticed`: the others find its connections closed and new ones refused.
+    func crash(_ id: MemberID, isNoticed: Bool = false) {
         let member = self[id]
         member.replica = nil
         member.life += 1
         member.timerAt = .distantFuture
         member.isPaused = false
+        guard isNoticed else { return }
+        for other in members where other.replica != nil {
+            // After everything that it sent: a connection ends behind its last byte.
+            let delay = TimeSpan.microseconds(Int64.random(in: 2001...4000, using: &generator))
+            schedule(delay, .turn(other.id, life: other.life, .peerUnreachable(id)))
+            schedule(delay, .turn(other.id, life: other.life, .peerGone(id)))
+        }
     }
 
     // MARK: Requests

@@ -1,4 +1,4 @@
-import UI
+@testable import UI
 
 /// An etcd of a few lines: answers the UI's commands from a sorted array, at once and in order. Public UI types only.
 struct FakeCluster {
@@ -206,7 +206,7 @@ struct Session {
 
     mutating func press(_ keys: KeyPress...) { for key in keys { act(.key(key)) } }
     mutating func press(_ code: KeyPress.Code) { act(.key(KeyPress(code))) }
-    mutating func type(_ text: String) { for character in text { act(.key(character == "\n" ? KeyPress(.enter) : KeyPress(character))) } }
+    mutating func type(_ text: String) { for character in text { act(.key(character == "\n" ? KeyPress(.enter) : character == "\t" ? KeyPress(.tab) : KeyPress(character))) } }
 
     var grid: CellGrid { view(model) }
     var screen: String { grid.lines.joined(separator: "\n") }
@@ -289,6 +289,90 @@ enum Sample {
             session.wait(1_000)
         }
         session.tell(.cluster(session.model.cluster))
+    }
+}
+
+extension Sample {
+    static func id(_ index: Int) -> UInt64 { [0x8211_f1d0_f64f_3269, 0xfd42_2379_fda5_0e48, 0x91bc_3c39_8fb3_c146, 0x8e9e_05c5_2164_694d, 0xa826_6ecf_0316_71f3][index] }
+
+    /// Five nodes under load, n1 killed while it led, n5 with a slow disk behind a slow link; scenarios to choose.
+    static func chaos(_ session: inout Session) {
+        session.tell(.cluster(cluster(now: session.model.now, nodes: 5)))
+        live(&session)
+        let now = session.model.now
+        var state = session.model.cluster
+        state.members[4].applied = state.members[4].commit.map { $0 - 242 }
+        state.members[4].lastIndex = state.members[4].applied.map { $0 + 40 }
+        session.tell(.cluster(state))
+        session.tell(.faults([
+            ActiveFault(id: 1, fault: .kill(id(0)), since: now.advanced(byMilliseconds: -20_000)),
+            ActiveFault(id: 3, fault: .disk(id(4), .slow(milliseconds: 20)), since: now.advanced(byMilliseconds: -125_000), ends: now.advanced(byMilliseconds: 1_675_000)),
+            ActiveFault(id: 4, fault: .wire(from: id(4), to: nil, WireFault(delayMilliseconds: 40, jitterMilliseconds: 5)), since: now.advanced(byMilliseconds: -71_000)),
+            ActiveFault(id: 5, fault: .cut(from: id(1), to: id(3)), since: now.advanced(byMilliseconds: -9_000), ends: now.advanced(byMilliseconds: 21_000), by: "flapping-link"),
+        ]))
+        session.tell(.scenarios([
+            ScenarioSummary(name: "leader-killed", title: "Leader killed five times", description: "Kills whoever leads, five times, and waits each time until writes go on. No acknowledged write may be lost."),
+            ScenarioSummary(name: "leader-in-minority", title: "Leader in the minority", description: "Cuts the leader and one follower off from the others."),
+            ScenarioSummary(name: "rolling-restart", title: "Rolling restart", description: "Restarts every node, one after the other."),
+            ScenarioSummary(name: "slow-disk", title: "Slow disk on the leader", description: "The leader's disk gets slow until it hands over."),
+            ScenarioSummary(name: "flapping-link", title: "Flapping link", description: "A link that comes and goes each second."),
+            ScenarioSummary(name: "full-disk", title: "Full disk", description: "A follower's disk is full.", obstacle: "needs disk faults"),
+        ]))
+        samples(&session)
+        session.tell(.events([
+            ClusterEvent(id: 20, at: now.advanced(byMilliseconds: -9_000), kind: .faultOn("n2 → n4 cut")),
+            ClusterEvent(id: 21, at: now.advanced(byMilliseconds: -4_000), kind: .note("n5 is a snapshot behind: one is being sent", isBad: false)),
+        ]))
+        var sample = session.model.workload.last!
+        sample.verdict = ConsistencyVerdict(acknowledgedWrites: 48_101, confirmedWrites: 48_040, checkedReads: 96_311, unknownWrites: 3)
+        sample.settings = WorkloadSettings(putsPerSecond: 400, readsPerSecond: 2_000, clients: 32)
+        sample.retried = 41
+        session.tell(.workload(sample))
+    }
+
+    /// What the nodes tell of themselves now: n3 leads; n1 tells nothing.
+    static func samples(_ session: inout Session) {
+        let at = session.model.now.milliseconds * 1_000
+        let cluster = session.model.cluster
+        var list: [NodeSample] = []
+        for (index, member) in cluster.members.enumerated() where member.isUp {
+            let commit = member.commit ?? 0
+            var sample = NodeSample(node: member.id, atMicroseconds: at, role: member.role, term: 12, vote: id(2), leader: id(2), commit: commit, applied: member.applied ?? 0, lastIndex: commit + 4, durable: commit + (index == 4 ? 0 : 4))
+            if member.role == .leader {
+                sample.uncommittedBytes = 4_100
+                sample.pendingRequests = 9
+                sample.peers = cluster.members.indices.filter { $0 != index }.map { peer in
+                    let isDown = !cluster.members[peer].isUp
+                    let behind: UInt64 = peer == 4 ? 242 : 0
+                    return NodeSample.Peer(id: cluster.members[peer].id, phase: isDown ? .probe : .replicate, match: isDown ? commit - 9_000 : commit + 4 - behind, next: commit + 5 - behind,
+                                           inFlightMessages: isDown ? 0 : peer == 4 ? 12 : 1, inFlightBytes: isDown ? 0 : peer == 4 ? 61_000 : 840, roundTripMicroseconds: isDown ? nil : peer == 4 ? 41_000 : 380 + 70 * peer, isActive: !isDown)
+                }
+            } else {
+                sample.timerLengthMicroseconds = 1_000_000 + Int64(index) * 130_000
+                sample.timerLeftMicroseconds = 930_000 - Int64(index) * 90_000
+            }
+            list.append(sample)
+        }
+        session.tell(.samples(list))
+    }
+
+    static func logs(_ session: inout Session) {
+        if session.model.cluster.members.count < 5 { session.tell(.cluster(cluster(now: session.model.now, nodes: 5))) }
+        session.tell(.cluster(session.model.cluster))
+        let start = session.model.now.advanced(byMilliseconds: -60_000)
+        let lines: [(UInt64, LogLine.Level, String, String)] = [
+            (id(0), .info, "raft", "became leader at term 11, first index 47,310"), (id(4), .debug, "wal", "cut segment 00000012.wal at 64 MiB"),
+            (id(1), .info, "raft", "voted for n1 in term 11"), (id(2), .warning, "peer", "n5 answers slowly: 41 ms"),
+            (id(4), .warning, "wal", "fsync took 21.3 ms, more than 10 ms"), (0, .info, "journal", "fault #3 on: n5 disk: fsync +20 ms"),
+            (id(0), .critical, "process", "killed by signal 9"), (0, .info, "journal", "kill n1 (by you)"),
+            (id(2), .info, "raft", "election timeout after 1,040 ms, asking for pre-votes of term 12; the last entry heard of was 48,101 of term 11, and n2, n4 and n5 are known to be alive since their last answers"),
+            (id(1), .info, "raft", "pre-vote for n3, term 12, granted"), (id(3), .info, "raft", "voted for n3 in term 12 (was n1 in 11)"),
+            (id(2), .info, "raft", "became leader at term 12, first index 48,102"), (id(3), .error, "peer", "n1: connection refused"),
+        ]
+        session.tell(.logs((0..<120).map { index in
+            let line = lines[(index * 5 + index / 13) % lines.count]
+            return LogLine(at: start.advanced(byMilliseconds: Int64(index) * 493), node: line.0, level: line.1, part: line.2, text: line.3)
+        }))
     }
 }
 

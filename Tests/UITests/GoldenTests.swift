@@ -10,25 +10,30 @@ import Testing
         expectGolden(session.screen, "\(scene.rawValue)-\(size.columns)x\(size.rows)")
     }
 
-    @Test(arguments: [Scene.overview, .keys, .watch, .conflict])
+    @Test(arguments: [Scene.overview, .keys, .watch, .conflict, .chaos, .log, .electionsSteps])
     func coloursAreAsRecorded(scene: Scene) {
         expectGolden(Scene.play(scene, Size(columns: 80, rows: 24)).grid.styleMap, "\(scene.rawValue)-80x24-styles")
     }
 
-    @Test(arguments: [Scene.overview, .keys, .watch, .help])
+    @Test(arguments: [Scene.overview, .keys, .watch, .help, .chaos, .chaosForm, .log, .elections])
     func asciiScreenIsAsRecorded(scene: Scene) {
         let session = Scene.play(scene, Size(columns: 80, rows: 24), glyphs: .ascii)
         expectGolden(session.screen, "\(scene.rawValue)-80x24-ascii")
     }
 
+    @Test(arguments: [Scene.mosaic, .chaos])
+    func largeAsciiScreenIsAsRecorded(scene: Scene) {
+        expectGolden(Scene.play(scene, Size(columns: 200, rows: 60), glyphs: .ascii).screen, "\(scene.rawValue)-200x60-ascii")
+    }
+
     @Test(arguments: Scene.allCases)
     func asciiScreenIsASCIIOnly(scene: Scene) {
-        let foreign = Scene.play(scene, Size(columns: 100, rows: 30), glyphs: .ascii).screen.unicodeScalars.filter { $0.value != 0x0a && !(0x20..<0x7f).contains($0.value) }
+        let foreign = Scene.play(scene, scene == .mosaic ? Size(columns: 200, rows: 60) : Size(columns: 100, rows: 30), glyphs: .ascii).screen.unicodeScalars.filter { $0.value != 0x0a && !(0x20..<0x7f).contains($0.value) }
         #expect(foreign.isEmpty, "\(foreign)")
     }
 
     /// What a monochrome terminal shows besides text: `r` reverse, `b` bold, `d` dim.
-    @Test(arguments: [Scene.overview, .keys])
+    @Test(arguments: [Scene.overview, .keys, .chaos, .log, .electionsSteps])
     func monochromeAttributesAreAsRecorded(scene: Scene) {
         let grid = Scene.play(scene, Size(columns: 80, rows: 24)).grid
         let lines = (0..<24).map { row in
@@ -69,7 +74,8 @@ import Testing
 
     static func overview(_ size: Size, members: Int, hasWatch: Bool) -> [(Character, Rect)] {
         let layout = OverviewLayout(body: ScreenLayout(size).body, members: members, hasWatch: hasWatch)
-        return [("N", layout.nodes), ("O", layout.ops), ("L", layout.latency), ("H", layout.histogram), ("T", layout.timeline), ("E", layout.events), ("W", layout.watch)]
+        return [("N", layout.nodes), ("O", layout.ops), ("L", layout.latency), ("H", layout.histogram), ("T", layout.timeline), ("E", layout.events), ("W", layout.watch),
+                ("R", layout.raft), ("h", layout.heat), ("P", layout.roundTrips), ("l", layout.log)]
     }
 
     @Test func smallOverview() {
@@ -114,8 +120,8 @@ import Testing
 
     /// Panels lie inside the body, do not overlap, and leave no hole, at every size and number of members.
     @Test func panelsTileTheBody() {
-        for columns in stride(from: 80, through: 260, by: 9) {
-            for rows in stride(from: 24, through: 90, by: 5) {
+        for columns in stride(from: 80, through: 300, by: 9) {
+            for rows in stride(from: 24, through: 100, by: 4) {
                 let body = ScreenLayout(Size(columns: columns, rows: rows)).body
                 for members in [0, 1, 3, 5, 7] {
                     for hasWatch in [false, true] {
@@ -125,6 +131,11 @@ import Testing
                 }
                 let keys = KeysLayout(body: body)
                 check([keys.tree, keys.value, keys.history], body, "keys \(columns)x\(rows)")
+                for members in [0, 1, 3, 5, 7] {
+                    for focus in [Panel.links, .newFault, .activeFaults, .scenarios, .load, .happened] {
+                        check(ChaosLayout(body: body, members: members, focus: focus).panels.map(\.rect), body, "chaos \(columns)x\(rows), \(members) members, \(focus)")
+                    }
+                }
                 for watches in [0, 1, 5, 40] {
                     let watch = WatchLayout(body: body, watches: watches)
                     check([watch.list, watch.stream], body, "watch \(columns)x\(rows), \(watches) watches")

@@ -51,6 +51,17 @@ import Testing
                 }
                 if !isReadOnly, seed % 4 != 1 { state.mode = session.model.cluster.mode }
                 session.tell(.cluster(state))
+            case 5:
+                // Issue 3's data, whatever the nodes are.
+                let ids = session.model.cluster.members.map(\.id)
+                let any = { (random: inout Seeded) in ids.randomElement(using: &random)! }
+                let list: [Fault] = [.kill(any(&random)), .pause(any(&random)), .cut(from: any(&random), to: any(&random)), .partition([[any(&random)], [any(&random)]]), .isolate(any(&random)),
+                                     .wire(from: Bool.random(using: &random) ? nil : any(&random), to: any(&random), WireFault(delayMilliseconds: 40, lossPercent: 3)), .disk(any(&random), .stuck), .clock(any(&random), .drift(partsPerMillion: -100))]
+                session.tell(.faults(list.shuffled(using: &random).prefix(Int.random(in: 0...5, using: &random)).enumerated().map { ActiveFault(id: $0.offset + 1, fault: $0.element, since: session.model.now, ends: $0.offset == 1 ? session.model.now : nil) }))
+                Sample.samples(&session)
+                session.tell(.logs((0..<Int.random(in: 0..<40, using: &random)).map { LogLine(at: session.model.now, node: $0 % 3 == 0 ? 0 : any(&random), level: LogLine.Level.allCases[$0 % 5], part: "raft", text: "line \($0) 日本 \u{1b}[2J") }))
+                session.tell(.scenarios((0..<Int.random(in: 0..<9, using: &random)).map { ScenarioSummary(name: "s\($0)", title: "Scenario \($0)", description: "does things", obstacle: $0 == 2 ? "not here" : nil) }))
+                session.tell(.scenario(ScenarioProgress(name: "s1", title: "One", step: Int.random(in: 0...4, using: &random), steps: 4, caption: "a caption", state: [.running, .passed, .failed("no"), .stopped].randomElement(using: &random)!)))
             case 4: session.wait(Int64.random(in: 1...800, using: &random))
             default: break
             }
@@ -62,9 +73,9 @@ import Testing
     }
 
     /// Every action of the catalogue, in every place, by key and by palette: with --read-only no write leaves.
-    @Test(arguments: 0..<8)
+    @Test(arguments: 0..<12)
     func readOnlyNeverEmitsAWrite(place: Int) {
-        var base = Session(kind: place == 7 ? .attached : .playground, isReadOnly: true)
+        var base = Session(kind: place == 7 || place == 11 ? .attached : .playground, isReadOnly: true)
         base.tell(.cluster(base.model.cluster))
         switch place {
         case 1...3:
@@ -80,6 +91,12 @@ import Testing
             base.press(KeyPress("2"))
             base.wait(300)
             base.press(KeyPress("j"), KeyPress(" "), KeyPress(" "))
+        case 8...11:
+            base.tell(.faults([ActiveFault(id: 1, fault: .isolate(base.model.cluster.members[0].id), since: base.model.now)]))
+            base.tell(.scenarios([ScenarioSummary(name: "s", title: "S", description: "d")]))
+            base.press(KeyPress("9"))
+            // Links, the acts, the active ones, the scenarios.
+            for _ in 8..<place { base.press(.tab) }
         default: break
         }
         for entry in Catalogue.entries {

@@ -31,7 +31,7 @@ extension RaftCore {
     mutating func onPeerGone(_ peer: MemberID, _ now: Instant, _ effects: inout [RaftEffect]) {
         onPeerUnreachable(peer)
         // Who has voted for it waits for it to lead; who campaigns already needs no hint.
-        guard options.failsOverQuickly, role == .follower, peer != .none, peer == leader || (leader == .none && hardState.vote == peer) else { return }
+        guard options.failsOverQuickly, role == .follower, peer != goneLeader, peer == leader || (leader == .none && hardState.vote == peer) else { return }
         goneLeader = peer
         effects.append(.note(.leaderConnectionLost(peer, term: term)))
         guard mayCampaign else { return }

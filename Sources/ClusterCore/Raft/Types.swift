@@ -245,7 +245,7 @@ public enum RaftEvent: Sendable {
     /// Nothing more is on the way to this peer (connection lost): probe before pipelining again.
     case peerUnreachable(MemberID)
     /// The peer's process is gone: its connections are closed and a new one was refused at once, so nobody listens there. A hint, not
-    /// a proof: if it was the leader, this member asks for pre-votes without waiting for the timer.
+    /// a proof, and may be repeated: if it was the leader, this member asks for pre-votes without waiting for the timer.
     case peerGone(MemberID)
     case transferLeadership(to: MemberID)
     /// Campaign now, as an operator's or a test's wish.

@@ -143,7 +143,7 @@ public enum ReplicaEvent: Sendable {
     case backendCommitted(BackendCommitToken, BackendSize)
     case snapshotSent(to: MemberID, succeeded: Bool)
     case peerUnreachable(MemberID)
-    /// Its connections are closed and a new one was refused: nobody listens there. Comes after `peerUnreachable`.
+    /// Its connections are closed and a new one was refused: nobody listens there. Repeated while that is so.
     case peerGone(MemberID)
     /// Hand leadership to the most caught-up voter, if this member leads (graceful stop).
     case resign

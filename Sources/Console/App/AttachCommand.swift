@@ -61,6 +61,7 @@ struct AttachCommand: ParsableCommand {
         let cluster = ClusterState(name: name, kind: .attached, mode: isReadOnly ? .readOnly : .ask)
         let mailbox = Mailbox()
         let runner = try ClusterSession(cluster: cluster, connection: connection, host: nil, mailbox: mailbox)
+        if let path = console.record { try runner.recordFromStart(path) }
         var flags = console
         flags.isReadOnly = isReadOnly
         try ConsoleSession(flags: flags, signals: signals, mailbox: mailbox, runner: runner, cluster: cluster).run()

@@ -67,13 +67,13 @@ final class ConsoleLoop {
         if ready & 2 != 0 {
             for event in mailbox.take() { apply(.data(event)) }
         }
-        if let deadline = model.nextDeadline, deadline <= Clock.now() { apply(.tick) }
+        if let deadline = model.nextDeadline, deadline <= runner.now() { apply(.tick) }
         drawIfDue()
     }
 
     private func timeoutNanoseconds() -> Int64 {
         var timeout = Int64.max
-        if let deadline = model.nextDeadline { timeout = max(0, deadline - Clock.now()) * 1_000_000 }
+        if let deadline = model.nextDeadline { timeout = runner.nanoseconds(until: deadline) }
         if needsFrame { timeout = min(timeout, max(0, frameDue() - Clock.monotonicNanoseconds())) }
         return timeout == .max ? -1 : timeout
     }
@@ -101,7 +101,7 @@ final class ConsoleLoop {
     // MARK: What arrives
 
     private func apply(_ action: Action) {
-        let commands = update(&model, action, at: Clock.now())
+        let commands = update(&model, action, at: runner.now())
         needsFrame = true
         carryOut(commands)
     }

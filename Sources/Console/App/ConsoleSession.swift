@@ -42,7 +42,7 @@ struct ConsoleSession {
         }
         StandardError.capture()
         let glyphs: GlyphSet = flags.ascii || !terminal.isUnicode ? .ascii : .unicode
-        var model = Model(size: terminal.size, now: Clock.now(), cluster: cluster, theme: theme, glyphs: glyphs, isReadOnly: flags.isReadOnly)
+        var model = Model(size: terminal.size, now: runner.now(), cluster: cluster, theme: theme, glyphs: glyphs, isReadOnly: flags.isReadOnly)
         model.timeZoneOffsetSeconds = Clock.timeZoneOffsetSeconds()
         let loop = ConsoleLoop(terminal: terminal, signals: signals, mailbox: mailbox, runner: runner, themes: themes, model: model)
         let end = loop.run()

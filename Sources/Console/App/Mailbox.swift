@@ -13,7 +13,7 @@ final class Mailbox: Sendable {
     }
 
     private let state = Mutex(State())
-    private let listener = Mutex<(@Sendable (DataEvent) -> Void)?>(nil)
+    private let taps = Mutex<[(name: String, listener: @Sendable (DataEvent) -> Void)]>([])
     /// Readable while something waits.
     let descriptor: Int32
     private let writingEnd: Int32
@@ -33,11 +33,17 @@ final class Mailbox: Sendable {
         close(writingEnd)
     }
 
-    /// Hears everything that is posted from now on, on whichever thread posts it, and must return at once. nil: no longer.
-    func tap(_ listener: (@Sendable (DataEvent) -> Void)?) { self.listener.withLock { $0 = listener } }
+    /// Hears everything that is posted from now on, on whichever thread posts it, and must return at once. nil: the tap of that name hears
+    /// no longer.
+    func tap(_ name: String, _ listener: (@Sendable (DataEvent) -> Void)?) {
+        taps.withLock { taps in
+            taps.removeAll { $0.name == name }
+            if let listener { taps.append((name, listener)) }
+        }
+    }
 
     func post(_ event: DataEvent) {
-        listener.withLock { $0 }?(event)
+        for tap in taps.withLock({ $0 }) { tap.listener(event) }
         let mustWake = state.withLock { state in
             if case .cluster = event {
                 if let index = state.clusterIndex {
@@ -88,6 +94,15 @@ protocol CommandRunner: AnyObject, Sendable {
     func stop() async
     /// The last moment before the process dies at once: removes what must not stay behind.
     func abandon()
+
+    /// The clock that the console goes by, and how long to wait until it shows `moment`. A replay has one of its own.
+    func now() -> Moment
+    func nanoseconds(until moment: Moment) -> Int64
+}
+
+extension CommandRunner {
+    func now() -> Moment { Clock.now() }
+    func nanoseconds(until moment: Moment) -> Int64 { max(0, moment - Clock.now()) * 1_000_000 }
 }
 
 /// The clocks. Everything that the UI sees is wall-clock time; pacing uses the monotonic one.

@@ -55,6 +55,7 @@ struct PlaygroundCommand: ParsableCommand {
         cluster.isPushed = options.engine != .etcd
         let connection = ConnectionOptions(endpoints: host.nodes.map(\.clientEndpoint))
         let runner = try ClusterSession(cluster: cluster, connection: connection, host: host, playground: options, scenario: scenario, mailbox: mailbox, logs: funnel)
+        if let path = console.record { try runner.recordFromStart(path) }
         try ConsoleSession(flags: console, signals: signals, mailbox: mailbox, runner: runner, cluster: cluster).run()
     }
 }

@@ -9,7 +9,7 @@ struct Quarterdeck: ParsableCommand {
             Without a subcommand it starts a playground: real nodes on this machine, in a temporary directory, that etcdctl reaches too.
             """,
         version: Version.text,
-        subcommands: [PlaygroundCommand.self, AttachCommand.self, ServeCommand.self, BoundCommand.self, ScenarioCommand.self],
+        subcommands: [PlaygroundCommand.self, AttachCommand.self, ReplayCommand.self, ScenarioCommand.self, ServeCommand.self, BoundCommand.self],
         defaultSubcommand: PlaygroundCommand.self
     )
 
@@ -61,6 +61,8 @@ struct ConsoleFlags: ParsableArguments {
     var escapeDelay = 25
     @Flag(name: .customLong("no-sync"), help: "Do not bracket frames with synchronized output (mode 2026).")
     var noSynchronizedOutput = false
+    @Option(help: ArgumentHelp("Record the session to this new file, for `quarterdeck replay`.", valueName: "file"))
+    var record: String?
 
     func validate() throws {
         guard (10...100).contains(escapeDelay) else { throw ValidationError("--escape-delay \(escapeDelay): give 10 to 100 (milliseconds)") }

@@ -14,12 +14,17 @@ enum Verb: Hashable, Sendable {
     case latency(LatencyVerb)
     case chaos(ChaosVerb)
     case log(LogVerb)
+    case replay(ReplayVerb)
 }
 
 /// Where a key means something. The active ones are looked through in order: the panel's, the view's, everywhere.
 enum Context: Hashable, Sendable {
     case everywhere, overview, keys, tree, value, history, watch, watchList, stream, editor
     case elections, latency, chaos, log
+    /// Panels of Chaos: all but the scenarios, and those.
+    case chaosTargets, scenarios
+    /// Before all others while a recording is replayed: its arrows and blank are the recording's.
+    case replay
 }
 
 /// A row of the catalogue.
@@ -56,7 +61,7 @@ enum HelpSection: Int, CaseIterable, Hashable, Sendable {
 /// The one table of actions: dispatch, the hints line, help and the palette all come from it, so nothing is hidden and nothing clashes.
 enum Catalogue {
     static let entries: [CatalogueEntry] = {
-        var list = electionsEntries + latencyEntries + chaosEntries + logEntries
+        var list = electionsEntries + latencyEntries + chaosEntries + logEntries + replayEntries
         func add(_ verb: Verb, _ name: String, _ context: Context, _ keys: [KeyPress], hint: String? = nil, _ help: String,
                  rank: Int = 50, changes: Bool = false, _ section: HelpSection) {
             list.append(CatalogueEntry(verb: verb, name: name, context: context, keys: keys, hint: hint, help: help, rank: rank, changes: changes, section: section))
@@ -132,13 +137,14 @@ enum Catalogue {
         add(.editorRedo, "editor-redo", .editor, [.control("r")], hint: "redo", "the change again", rank: 4, .look)
         add(.editorFormat, "editor-format", .editor, [KeyPress(.function(2))], hint: "format", "lay the JSON out", rank: 5, .look)
         add(.editorCancel, "editor-cancel", .editor, [KeyPress(.escape)], hint: "cancel", "leave the editor", rank: 6, .look)
-        return list
+        return list + chaosShared
     }()
 
     /// Hints of narrow screens.
     static func short(_ hint: String) -> String {
         switch hint {
         case "restart": "up"
+        case "kill leader": "kill"
         case "isolate": "cut"
         case "lead here": "lead"
         case "workload": "load"
@@ -147,6 +153,7 @@ enum Catalogue {
         case "delete": "del"
         case "rename": "ren"
         case "tree/flat": "tree"
+        case "flaky link": "flaky"
         default: hint
         }
     }
@@ -216,6 +223,8 @@ extension Model {
         case .history: .history
         case .watchList: .watchList
         case .stream: .stream
+        case .scenarios: .scenarios
+        case .links, .newFault, .activeFaults, .load, .happened: .chaosTargets
         default: nil
         }
         let view: Context? = switch screen {
@@ -228,12 +237,13 @@ extension Model {
         case .log: .log
         default: nil
         }
-        return [own, view, .everywhere].compactMap { $0 }
+        return [replay == nil ? nil : .replay, own, view, .everywhere].compactMap { $0 }
     }
 
     /// Why an action cannot be done now; nil: it can.
     func obstacle(to verb: Verb, changes: Bool) -> String? {
         if changes, mode == .readOnly {
+            if replay != nil { return "this is a recording: nothing can be changed in it" }
             return isReadOnly ? "read-only: capitals are off (started with --read-only)" : "this cluster is read-only"
         }
         let member = cluster.members.indices.contains(overview.selection) ? cluster.members[overview.selection] : nil
@@ -245,6 +255,7 @@ extension Model {
             if cluster.kind == .attached { return playgroundOnly }
             guard let member else { return "no node yet" }
             if case .down = member.health { return "\(member.name) is down: R restarts it" }
+            return faultSupport.reason(.kill)
         case .restart:
             if cluster.kind == .attached { return playgroundOnly }
             guard member != nil else { return "no node yet" }
@@ -252,6 +263,7 @@ extension Model {
             if cluster.kind == .attached { return playgroundOnly }
             guard let member else { return "no node yet" }
             if case .down = member.health { return "\(member.name) is down: R restarts it" }
+            return faultSupport.reason(verb == .pause ? .pause : .isolate)
         case .lead:
             guard let member else { return "no node yet" }
             if case .down = member.health { return "\(member.name) is down" }
@@ -291,8 +303,10 @@ extension Model {
         case .latency(let verb): return obstacle(to: verb)
         case .chaos(let verb): return obstacle(to: verb)
         case .log(let verb): return obstacle(to: verb)
+        case .open: if screen == .chaos, cluster.kind == .attached { return Model.playgroundOnly }
+        case .replay(let verb): return obstacle(to: verb)
         case .filter:
-            if screen == .overview { return "nothing to filter here" }
+            if [.overview, .elections, .chaos].contains(screen) { return "nothing to filter here" }
             if screen == .watch, watch.sessions.isEmpty { return "no watch is open: a opens one" }
         case .editorSave:
             if keys.editor?.savingRequest != nil { return "being written" }

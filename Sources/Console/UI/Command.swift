@@ -198,6 +198,8 @@ public enum DataEvent: Sendable {
     /// nil: no recording runs.
     case recording(path: String?)
     case replay(ReplayState)
+    /// Of a recording: applied at the recorded times.
+    case playback(Playback)
     case directory(DirectoryPage)
     /// `value` nil and no failure: the key does not exist (at that revision).
     case value(RequestID, key: KeyBytes, value: KeyValue?, failure: String?)

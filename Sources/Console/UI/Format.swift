@@ -92,6 +92,24 @@ enum Format {
         return pad(seconds % 3_600 / 60, 2) + ":" + pad(seconds % 60, 2) + "." + pad(Int(floorMod(moment.milliseconds, 1_000)), 3)
     }
 
+    /// `18:42:07.114`.
+    static func longStamp(_ moment: Moment, zone: Int) -> String { clock(moment, zone: zone) + "." + pad(Int(floorMod(moment.milliseconds, 1_000)), 3) }
+
+    /// `2025-11-23T18:42:07.114Z`, for files.
+    static func iso(_ moment: Moment) -> String {
+        // Days since 1970 to a civil date, by eras of 400 years that start in March.
+        let days = (moment.milliseconds - floorMod(moment.milliseconds, 86_400_000)) / 86_400_000 + 719_468
+        let era = (days - floorMod(days, 146_097)) / 146_097
+        let dayOfEra = floorMod(days, 146_097)
+        let yearOfEra = (dayOfEra - dayOfEra / 1_460 + dayOfEra / 36_524 - dayOfEra / 146_096) / 365
+        let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
+        let month = (5 * dayOfYear + 2) / 153
+        let day = dayOfYear - (153 * month + 2) / 5 + 1
+        let calendarMonth = month < 10 ? month + 3 : month - 9
+        let year = yearOfEra + era * 400 + (calendarMonth <= 2 ? 1 : 0)
+        return "\(pad(Int(year), 4))-\(pad(Int(calendarMonth), 2))-\(pad(Int(day), 2))T\(longStamp(moment, zone: 0))Z"
+    }
+
     private static func daySeconds(_ moment: Moment, _ zone: Int) -> Int {
         let seconds = (moment.milliseconds - floorMod(moment.milliseconds, 1_000)) / 1_000 + Int64(zone)
         return Int(floorMod(seconds, 86_400))
@@ -138,6 +156,11 @@ enum Format {
 
     static func text(_ key: KeyBytes) -> String { text(key.bytes) }
 
+    /// Text on one row: line ends and tabs become blanks.
+    static func oneLine(_ text: String) -> String {
+        text.utf8.contains { $0 < 0x20 } ? String(text.map { $0.isNewline || $0 == "\t" ? " " : $0 }) : text
+    }
+
     /// Characters that would reorder or hide text around them.
     private static func isInvisible(_ scalar: Unicode.Scalar) -> Bool {
         switch scalar.value {
@@ -171,6 +194,35 @@ enum Format {
             used += w
         }
         return result + "…"
+    }
+
+    /// `text` in lines of at most `width` cells, broken at blanks.
+    static func wrapped(_ text: String, _ width: Int) -> [String] {
+        guard width > 0 else { return [] }
+        var lines: [String] = []
+        for paragraph in text.split(separator: "\n", omittingEmptySubsequences: false) {
+            var line = ""
+            for word in paragraph.split(separator: " ") {
+                if !line.isEmpty, line.cellWidth + 1 + String(word).cellWidth > width {
+                    lines.append(line)
+                    line = ""
+                }
+                line += (line.isEmpty ? "" : " ") + word
+                // A word longer than the line is cut into pieces.
+                while line.cellWidth > width {
+                    var used = 0
+                    let head = line.prefix { character in
+                        used += CharacterWidth.of(character)
+                        return used <= width
+                    }
+                    if head.isEmpty { break }
+                    lines.append(String(head))
+                    line = String(line.dropFirst(head.count))
+                }
+            }
+            lines.append(line)
+        }
+        return lines
     }
 
     /// `text` cut at its start: `…web/cfg/flags`.

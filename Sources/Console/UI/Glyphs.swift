@@ -38,7 +38,7 @@ enum Glyphs {
         case 0x2715: UInt8(ascii: "x")                                          // ✕
         case 0x2713: UInt8(ascii: "+")                                          // ✓
         case 0x25b8, 0x25b6, 0x203a, 0x2192: UInt8(ascii: ">")                  // ▸ ▶ › →
-        case 0x25c2, 0x2190: UInt8(ascii: "<")
+        case 0x25c2, 0x25c3, 0x2190: UInt8(ascii: "<")                          // ◂ ◃ ←
         case 0x25be, 0x25bc, 0x25bd, 0x2193: UInt8(ascii: "v")
         case 0x25b4, 0x25b2, 0x2191, 0x394: UInt8(ascii: "^")                   // ▴ ▲ ↑ Δ
         case 0x25c6, 0x25ca, 0x25a3, 0x2605: UInt8(ascii: "#")                          // ◆ ▣ ★
@@ -47,6 +47,7 @@ enum Glyphs {
         case 0x2026: UInt8(ascii: "~")                                          // …
         case 0x2014, 0x2013: UInt8(ascii: "-")
         case 0x2264: UInt8(ascii: "<")                                          // ≤
+        case 0x2265: UInt8(ascii: ">")                                          // ≥
         case 0x2248: UInt8(ascii: "~")
         case 0xd7: UInt8(ascii: "x")
         case 0x21b5: UInt8(ascii: "~")

@@ -148,16 +148,16 @@ extension Model {
     }
 
     /// The part that matched in another colour.
-    static func highlighted(_ text: String, _ needle: String) -> [Span] {
-        guard !needle.isEmpty else { return [Span(text, .text)] }
+    static func highlighted(_ text: String, _ needle: String, _ ink: Slot = .text) -> [Span] {
+        guard !needle.isEmpty else { return [Span(text, ink)] }
         let characters = Array(text), wanted = Array(needle)
         let folds = needle == needle.lowercased()
         func same(_ a: Character, _ b: Character) -> Bool { a == b || folds && a.lowercased() == String(b) }
-        guard characters.count >= wanted.count else { return [Span(text, .text)] }
+        guard characters.count >= wanted.count else { return [Span(text, ink)] }
         for start in 0...(characters.count - wanted.count) where (0..<wanted.count).allSatisfy({ same(characters[start + $0], wanted[$0]) }) {
-            return [Span(String(characters[..<start]), .text), Span(String(characters[start..<start + wanted.count]), .match, .bold), Span(String(characters[(start + wanted.count)...]), .text)]
+            return [Span(String(characters[..<start]), ink), Span(String(characters[start..<start + wanted.count]), .match, .bold), Span(String(characters[(start + wanted.count)...]), ink)]
         }
-        return [Span(text, .text)]
+        return [Span(text, ink)]
     }
 
     // MARK: Value

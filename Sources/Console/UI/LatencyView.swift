@@ -7,8 +7,8 @@ extension Model {
 
     func drawLatencyView(_ canvas: inout Canvas, _ body: Rect) {
         let layout = latencyLayout(body)
-        drawHeat(&canvas, layout.heat, latency.source, isMain: true)
-        drawHeat(&canvas, layout.companion, latency.source.companion, isMain: false)
+        drawHeatMap(&canvas, layout.heat, latency.source, isMain: true)
+        drawHeatMap(&canvas, layout.companion, latency.source.companion, isMain: false)
         drawStages(&canvas, layout.stages)
         drawFsync(&canvas, layout.fsync)
         drawLatencyRates(&canvas, layout.rates)
@@ -88,15 +88,15 @@ extension Model {
         var bands: [HeatBand] = []
         var from = 0
         for edge in edges {
-            bands.append(HeatBand(from: from, to: edge + 1, label: (bands.isEmpty ? "≤" : "") + bound(bounds[edge]), isSlow: bounds[edge] > 130_000))
+            bands.append(HeatBand(from: from, to: edge + 1, label: (bands.isEmpty ? "≤" : "") + edgeText(bounds[edge]), isSlow: bounds[edge] > 130_000))
             from = edge + 1
         }
-        bands.append(HeatBand(from: from, to: bounds.count + 1, label: ">" + bound(bounds[from - 1]), isSlow: bounds[from - 1] >= 100_000))
+        bands.append(HeatBand(from: from, to: bounds.count + 1, label: ">" + edgeText(bounds[from - 1]), isSlow: bounds[from - 1] >= 100_000))
         return bands
     }
 
     /// 62 us, 0.5ms, 16ms, 1s: at most five columns.
-    private static func bound(_ microseconds: Int) -> String {
+    private static func edgeText(_ microseconds: Int) -> String {
         switch microseconds {
         case ..<200: "\(microseconds)us"
         case ..<950: "." + String((microseconds + 5) / 10 % 100 + 1_000).suffix(2) + "ms"
@@ -115,7 +115,7 @@ extension Model {
         return Rect(column: inside.column + heatLabelWidth + 1, row: inside.row, columns: inside.columns - heatLabelWidth - 2, rows: max(0, inside.rows - 3))
     }
 
-    private func drawHeat(_ canvas: inout Canvas, _ rect: Rect, _ source: LatencySource, isMain: Bool) {
+    private func drawHeatMap(_ canvas: inout Canvas, _ rect: Rect, _ source: LatencySource, isMain: Bool) {
         guard !rect.isEmpty else { return }
         var area = Model.heatColumns(rect)
         // Only the chosen one is compared with its baseline.
@@ -171,7 +171,7 @@ extension Model {
         guard !source.isWorkload, keys.contains(where: { if case .scraped = $0.what { latency.series[$0] != nil } else { false } }),
               let bounds = keys.lazy.compactMap({ latency.series[$0]?.coarse.last?.histogram.bounds }).first, bounds != LatencyHistogram.fineBounds,
               let low = bounds.first, let next = bounds.dropFirst().first, let high = bounds.last else { return [] }
-        return [Span("exact for the server's own edges: \(Model.bound(low)), \(Model.bound(next)) … \(Model.bound(high))", .dim)]
+        return [Span("exact for the server's own edges: \(Model.edgeText(low)), \(Model.edgeText(next)) … \(Model.edgeText(high))", .dim)]
     }
 
     private func drawHeatInvitation(_ canvas: inout Canvas, _ inside: Rect, _ source: LatencySource) {

@@ -29,6 +29,13 @@ struct OverviewLayout: Hashable {
     var timeline = Rect.empty
     var events = Rect.empty
     var watch = Rect.empty
+    /// Only on large screens.
+    var raft = Rect.empty
+    var heat = Rect.empty
+    var roundTrips = Rect.empty
+    var log = Rect.empty
+
+    var panels: [Rect] { [nodes, ops, latency, histogram, timeline, events, watch, raft, heat, roundTrips, log] }
 
     enum Class { case small, medium, large }
 
@@ -69,15 +76,19 @@ struct OverviewLayout: Hashable {
             events = lower
         case .large:
             var right = rest.takeRight(body.columns * 3 / 10)
-            nodes = rest.takeTop(min(rows + 6, body.rows - 30))
-            histogram = right.takeTop(WorkloadSample.bucketBoundsMicroseconds.count + 5)
-            events = right
-            var charts = rest.takeTop(min(18, rest.rows * 2 / 5))
-            ops = charts.takeLeft(charts.columns / 2)
-            latency = charts
-            timeline = rest.takeTop(min(rows + 6, rest.rows - 8))
+            nodes = rest.takeTop(min(rows + 6, body.rows - 33))
+            var charts = rest.takeTop(min(14, max(9, rest.rows * 29 / 100)))
+            ops = charts.takeLeft(charts.columns / 3)
+            latency = charts.takeLeft(charts.columns / 2)
+            histogram = charts
+            timeline = rest.takeTop(min(rows + 6, rest.rows - 12))
+            log = rest.takeBottom(min(14, max(6, rest.rows * 4 / 10)))
             // The place of the stream stays also while no watch is open: panels do not jump.
             watch = rest
+            raft = right.takeTop(min(18, max(16, right.rows * 32 / 100)))
+            roundTrips = right.takeBottom(min(rows + 5, max(8, right.rows - 16)))
+            heat = right.takeTop(min(16, max(8, right.rows / 2)))
+            events = right
         }
     }
 }

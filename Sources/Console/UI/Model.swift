@@ -80,7 +80,6 @@ public struct Model: Sendable {
     var clusterHeardAt: Moment?
     /// Newest last; at most `eventLimit`.
     var events: [ClusterEvent] = []
-    var lanes = RoleLanes()
     var rates = RateSeries()
     var workload = WorkloadSeries()
     /// Leases shown somewhere, by last answer.
@@ -114,6 +113,8 @@ public struct Model: Sendable {
     var scenarios: [ScenarioSummary] = []
     /// The one that runs, or the last that ran.
     var scenario: ScenarioProgress?
+    /// When its last news came: what has ended is told for a while.
+    var scenarioHeardAt: Moment?
     var recordingPath: String?
     /// Set in a replay.
     var replay: ReplayState?
@@ -137,11 +138,11 @@ public struct Model: Sendable {
         self.cluster = cluster
         if isReadOnly { self.cluster.mode = .readOnly }
         keys = KeysState(separator: separator)
-        lanes.observe(cluster, at: now)
+        elections.observe(cluster, at: now)
     }
 
-    /// The mode that counts: read-only wins over what the cluster allows.
-    var mode: WriteMode { isReadOnly ? .readOnly : cluster.mode }
+    /// The mode that counts: read-only wins over what the cluster allows, and what is recorded cannot be changed.
+    var mode: WriteMode { isReadOnly || replay != nil ? .readOnly : cluster.mode }
 
     /// True after the person asked to leave (`Command.quit` was emitted).
     public internal(set) var isQuitting = false
@@ -152,6 +153,8 @@ public struct Model: Sendable {
         var due = now.advanced(byMilliseconds: 1_000 - ((now.milliseconds % 1_000) + 1_000) % 1_000)
         if let preview = keys.previewDue { due = min(due, preview) }
         if let search = keys.searchDue { due = min(due, search) }
+        // The timeline moves by columns.
+        if screen == .elections, elections.right == nil { due = min(due, now.advanced(byMilliseconds: max(250, elections.perColumn / 1_000))) }
         return max(due, now.advanced(byMilliseconds: 1))
     }
 
@@ -190,6 +193,8 @@ struct PendingWrite: Hashable, Sendable {
     var request: RequestID
     var kind: Kind
     var since: Moment
+    /// A warning that belongs to the receipt ("the quorum is lost").
+    var remark: String?
 
     var verb: String {
         switch kind {
@@ -232,41 +237,10 @@ struct OverviewState: Hashable, Sendable {
     var eventScroll = 0
 }
 
-/// Every member's state over time, for the lanes of the Elections panel. Bounded.
-struct RoleLanes: Hashable, Sendable {
+/// What a member can be, for lanes, tables and pips.
+enum RoleLanes {
     enum State: Hashable, Sendable {
         case unknown, leader, follower, preCandidate, candidate, learner, paused, isolated, down
-    }
-
-    struct Change: Hashable, Sendable {
-        var at: Moment
-        var state: State
-    }
-
-    struct Lane: Hashable, Sendable {
-        var member: UInt64
-        var name: String
-        /// Oldest first.
-        var changes: [Change]
-    }
-
-    static let changesPerLane = 512
-    var lanes: [Lane] = []
-
-    mutating func observe(_ cluster: ClusterState, at now: Moment) {
-        for member in cluster.members {
-            let state = RoleLanes.state(of: member)
-            if let index = lanes.firstIndex(where: { $0.member == member.id }) {
-                lanes[index].name = member.name
-                if lanes[index].changes.last?.state != state {
-                    lanes[index].changes.append(Change(at: now, state: state))
-                    if lanes[index].changes.count > RoleLanes.changesPerLane { lanes[index].changes.removeFirst(RoleLanes.changesPerLane / 4) }
-                }
-            } else {
-                lanes.append(Lane(member: member.id, name: member.name, changes: [Change(at: now, state: state)]))
-            }
-        }
-        lanes.removeAll { lane in !cluster.members.contains { $0.id == lane.member } }
     }
 
     static func state(of member: MemberState) -> State {
@@ -277,14 +251,7 @@ struct RoleLanes: Hashable, Sendable {
         case .isolated: return .isolated
         case .up: break
         }
-        return switch member.role {
-        case .leader: .leader
-        case .follower: .follower
-        case .preCandidate: .preCandidate
-        case .candidate: .candidate
-        case .learner: .learner
-        case .unknown: .unknown
-        }
+        return state(of: member.role)
     }
 }
 

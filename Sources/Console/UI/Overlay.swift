@@ -7,6 +7,8 @@ enum Overlay: Hashable, Sendable {
     case node(UInt64)
     case conflict(Conflict)
     case workloadForm(WorkloadForm)
+    case fault(FaultForm)
+    case scenario(ScenarioSummary)
 }
 
 struct HelpState: Hashable, Sendable {
@@ -35,6 +37,7 @@ struct Confirmation: Hashable, Sendable {
         case undo(UndoStep)
         case lead(member: UInt64, name: String)
         case workload
+        case canary
     }
 
     var question: Question
@@ -51,6 +54,9 @@ struct Prompt: Hashable, Sendable {
         case addWatch
         case saveStream
         case exportLatency
+        case exportElections
+        case recordSession
+        case exportLog
     }
 
     var purpose: Purpose

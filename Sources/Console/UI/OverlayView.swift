@@ -8,6 +8,8 @@ extension Model {
         case .node(let id): drawNodePage(id, &canvas)
         case .conflict(let state): drawConflict(state, &canvas, layout.body)
         case .workloadForm(let state): drawWorkloadForm(state, &canvas)
+        case .fault(let form): drawFaultForm(form, &canvas)
+        case .scenario(let summary): drawScenarioPage(summary, &canvas)
         }
     }
 
@@ -55,7 +57,7 @@ extension Model {
         if filter.isEmpty {
             lines.append(HelpLine(key: "", text: ""))
             lines.append(HelpLine(key: "", text: "GLYPHS", isTitle: true))
-            for (glyph, text) in [("♛", "leader"), ("●", "follower"), ("◌", "pre-vote"), ("╌", "candidate"), ("○", "learner"), ("‖", "paused"), ("≠", "cut off"), ("✕", "down"), ("Δ", "changed"), ("◷", "leased")] {
+            for (glyph, text) in [("♛", "leader"), ("●", "follower"), ("◌", "pre-vote"), ("╌", "candidate"), ("○", "learner"), ("‖", "paused"), ("≠", "cut off"), ("✕", "down"), ("▲", "faults on it"), ("Δ", "changed"), ("◷", "leased")] {
                 lines.append(HelpLine(key: glyph, text: text))
             }
         }
@@ -187,11 +189,14 @@ extension Model {
         switch state.question {
         case .quit:
             var body: [[Span]] = []
-            if cluster.kind == .playground {
+            if replay != nil {
+                body.append([Span("The recording stays as it is.", .text)])
+            } else if cluster.kind == .playground {
                 body.append([Span("The \(Format.plural(Int64(cluster.members.count), "node")) of this playground stop with it.", .text)])
             } else {
                 body.append([Span("The cluster goes on; only this console closes.", .text)])
             }
+            if let recordingPath { body.append([Span("The recording ends too: \(recordingPath)", .dim)]) }
             if keys.editor?.isModified == true { body.append([Span("An edit is not written: it will be lost.", .warn)]) }
             if !pendingWrites.isEmpty { body.append([Span("\(Format.plural(Int64(pendingWrites.count), "write")) still under way.", .warn)]) }
             return ("Quit?", [], body)
@@ -242,6 +247,8 @@ extension Model {
             return ("Hand leadership to \(name)?", [Span(cluster.kind == .attached ? "attached cluster" : "ASK mode", .warn)], [[Span("Writes wait for a moment while it takes over.", .text)]])
         case .workload:
             return ("Start the workload here?", [Span("attached cluster", .warn)], [[Span("It writes and reads a few keys of its own, rate-limited,", .text)], [Span("on a cluster that this console did not start.", .text)]])
+        case .canary:
+            return ("Start the canary here?", [Span("attached cluster", .warn)], [[Span("It writes one small key of its own many times a second,", .text)], [Span("on a cluster that this console did not start.", .text)]])
         }
     }
 
@@ -254,6 +261,9 @@ extension Model {
         case .addWatch: ("Open a watch", "prefix", "empty: all keys · add @REVISION to start in the past")
         case .exportLatency: ("Export figures", "file", "CSV of the last hour, five seconds a line; an existing file is not overwritten")
         case .saveStream: ("Save events", "file", "one JSON object a line; an existing file is not overwritten")
+        case .exportElections: ("Export elections", "file", "JSON: \(Format.plural(Int64(elections.elections.count), "election")) with phases, steps and cost; an existing file is not overwritten")
+        case .recordSession: ("Record this session", "file", "everything heard from now on, for quarterdeck replay; r again ends it")
+        case .exportLog: ("Export the log", "file", "the lines that are shown, oldest first; an existing file is not overwritten")
         }
         let inside = overlayBox(&canvas, columns: min(90, max(66, size.columns / 2)), rows: 7, title: title, right: [Span("↵ · Esc", .dim)])
         guard inside.rows > 3 else { return }
@@ -282,6 +292,17 @@ extension Model {
         fact("database", member.dbSizeBytes.map { "\(Format.bytes(Int($0)))" + (member.dbSizeInUseBytes.map { ", \(Format.bytes(Int($0))) in use" } ?? "") })
         fact("status round trip", member.latencyMicroseconds.map { Format.milliseconds($0) + " ms" })
         fact("log fsync p99", member.fsyncMicroseconds.map { Format.milliseconds($0) + " ms" })
+        // What only our own nodes tell, where the screen has room for it.
+        if size.rows >= 30, let sample = samples[id], isFresh(sample) {
+            fact("voted for", sample.vote == 0 ? "nobody in this term" : name(of: sample.vote))
+            if let left = sample.timerLeftMicroseconds, let length = sample.timerLengthMicroseconds { fact("election timer", "\(Format.milliseconds(Int(left))) of \(Format.milliseconds(Int(length))) ms left") }
+            fact("durable index", Format.count(sample.durable))
+            fact("waiting", "\(Format.plural(Int64(sample.pendingRequests), "request")), \(sample.diskQueue) for the disk, \(sample.unapplied) to apply")
+            if let peer = leaderSample?.peers.first(where: { $0.id == id }) {
+                fact("from the leader", "match \(Format.count(peer.match)), \(peer.phase.rawValue), \(peer.inFlightMessages) in flight" + (peer.roundTripMicroseconds.map { ", \(Format.milliseconds($0)) ms" } ?? ""))
+            }
+        }
+        for fault in faults(on: id).suffix(3) { fact("fault #\(fault.id)", faultLine(fault.fault), .warn) }
         fact("up for", member.isUp ? member.startedAt.map { Format.age(milliseconds: now - $0) } : nil)
         switch member.health {
         case .down(let since, let reason): rows.append(("down", [Span("\(Format.age(milliseconds: now - since)): \(reason)", .down)]))
@@ -296,7 +317,7 @@ extension Model {
             put(row.1, &canvas, inside.column + 21, inside.row + 1 + index, width: inside.columns - 23)
         }
         var keys: [Span] = []
-        for entry in Catalogue.entries where entry.context == .overview && entry.changes && entry.verb != .workload {
+        for entry in Catalogue.entries where entry.context == .overview && entry.changes && entry.verb != .workload && entry.verb != .chaos(.healAll) {
             let isOff = obstacle(to: entry.verb, changes: true) != nil
             keys += [Span(entry.keys[0].label, isOff ? .faint : .key, isOff ? [] : .bold), Span(" \(entry.hint ?? "")  ", isOff ? .faint : .dim)]
         }

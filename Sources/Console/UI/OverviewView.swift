@@ -8,6 +8,10 @@ extension Model {
         drawTimeline(&canvas, layout.timeline)
         drawEvents(&canvas, layout.events)
         drawWatchPreview(&canvas, layout.watch)
+        drawRaft(&canvas, layout.raft)
+        drawHeat(&canvas, layout.heat)
+        drawRoundTrips(&canvas, layout.roundTrips)
+        drawLogTail(&canvas, layout.log)
     }
 
     private func border(_ panel: Panel) -> Canvas.Border { self.panel == panel ? .heavy : .light }
@@ -29,15 +33,18 @@ extension Model {
 
     // MARK: Nodes
 
-    private enum NodeColumn: Int { case name, role, term, commit, applied, lag, log, rtt, fsync, db, inUse, version, up, endpoint }
+    private enum NodeColumn: Int { case name, role, term, commit, applied, lag, log, rtt, fsync, db, inUse, version, up, endpoint, timer, flight }
 
     private func nodeColumns(room: Int) -> [TableColumn] {
-        let nameWidth = min(16, max(4, cluster.members.map(\.name.cellWidth).max() ?? 4))
+        // A node that faults act on carries their number: `n5 ▲2`.
+        let marks = cluster.members.map { faults(on: $0.id).isEmpty ? 0 : 3 }
+        let nameWidth = min(16, max(4, zip(cluster.members, marks).map { $0.name.cellWidth + $1 }.max() ?? 4))
+        let hasTimers = cluster.members.contains { samples[$0.id]?.timerLengthMicroseconds != nil }
         let endpointWidth = max(8, cluster.members.map(\.endpoint.cellWidth).max() ?? 8)
         var columns = [
             TableColumn(NodeColumn.name.rawValue, "NODE", nameWidth, priority: 0),
             TableColumn(NodeColumn.role.rawValue, "ROLE", 11, priority: 1),
-            TableColumn(NodeColumn.endpoint.rawValue, "CLIENT", endpointWidth, priority: 10),
+            TableColumn(NodeColumn.endpoint.rawValue, "CLIENT", endpointWidth, priority: hasTimers ? 15 : 10),
             TableColumn(NodeColumn.term.rawValue, "TERM", 5, right: true, priority: 8),
             TableColumn(NodeColumn.commit.rawValue, "COMMIT", 9, right: true, priority: 9),
             TableColumn(NodeColumn.applied.rawValue, "APPLIED", 9, right: true, priority: 3),
@@ -45,6 +52,8 @@ extension Model {
             TableColumn(NodeColumn.log.rawValue, "LOG WINDOW", 12, priority: 4, flexible: true),
             TableColumn(NodeColumn.rtt.rawValue, "RTT ms", 6, right: true, priority: 5),
         ]
+        if leaderSample?.peers.isEmpty == false { columns.append(TableColumn(NodeColumn.flight.rawValue, "IN FLIGHT", 9, right: true, priority: 11)) }
+        if hasTimers { columns.append(TableColumn(NodeColumn.timer.rawValue, "TIMER", 8, priority: 10)) }
         if cluster.members.contains(where: { $0.fsyncMicroseconds != nil }) {
             columns.append(TableColumn(NodeColumn.fsync.rawValue, "FSYNC", 6, right: true, priority: 11))
         }
@@ -138,8 +147,11 @@ extension Model {
             var style = Style.ink(ink)
             switch NodeColumn(rawValue: column.id)! {
             case .name:
-                text = member.name
-                style = .ink(ink, state == .leader ? .bold : [])
+                let count = faults(on: member.id).count
+                canvas.text(member.name, x, row, width: column.width - (count > 0 ? 3 : 0), .ink(ink, state == .leader ? .bold : []))
+                if count > 0 { canvas.textRight("▲\(min(count, 9))", endingAt: x + column.width, row, .ink(.warn)) }
+                x += column.width + 1
+                continue
             case .role:
                 let (glyph, label, slot) = Model.roleText(state)
                 canvas.text(glyph, x, row, .ink(slot))
@@ -163,7 +175,8 @@ extension Model {
                 x += column.width + 1
                 continue
             case .rtt:
-                if let latency = member.latencyMicroseconds, !isGone {
+                // What the leader measures to its peers, where it tells; else the round trip of our own question.
+                if leaderSample?.node == member.id { text = "·" } else if let latency = leaderSample.map({ _ in roundTrip(member.id, cluster.leader?.id ?? 0) }) ?? member.latencyMicroseconds, !isGone {
                     text = Format.milliseconds(latency)
                     style = Style(foreground: .gradient(.latency, min(100, latency / 500)))
                     if latency < 5_000 { style = .ink(.dim) }
@@ -191,11 +204,26 @@ extension Model {
                     if let started = member.startedAt { text = Format.age(milliseconds: now - started) }
                     style = .ink(.dim)
                 }
+            case .flight:
+                if leaderSample?.node == member.id { text = "·" } else if !isGone, let peer = leaderSample?.peers.first(where: { $0.id == member.id }), peer.isActive {
+                    switch peer.phase {
+                    case .replicate: text = peer.inFlightMessages == 0 ? "0" : "\(peer.inFlightMessages)·\(Format.shortBytes(Int64(peer.inFlightBytes)))"
+                    case .probe, .snapshot: text = peer.phase.rawValue
+                    }
+                    style = peer.phase == .replicate ? .ink(.dim) : .ink(.warn)
+                }
+            case .timer:
+                if let sample = samples[member.id], isFresh(sample), sample.timerLeftMicroseconds != nil, !isGone {
+                    drawTimer(&canvas, sample, x, row, width: column.width)
+                    x += column.width + 1
+                    continue
+                }
+                if state == .leader { text = "·" }
             case .endpoint:
                 text = member.endpoint
                 style = .ink(.dim)
             }
-            if text == none { style = .ink(.faint) }
+            if text == none || text == "·" { style = .ink(.faint) }
             let shown = Format.fitted(text, column.width)
             canvas.text(column.isRight ? shown.leftPadded(column.width) : shown, x, row, style)
             x += column.width + 1
@@ -220,19 +248,14 @@ extension Model {
     var remarks: [(text: String, slot: Slot)] {
         var list: [(String, Slot)] = []
         let voters = cluster.members.filter { $0.role != .learner }
-        let connected = voters.filter { member in
-            switch member.health {
-            case .up: true
-            case .starting, .paused, .isolated, .down: false
-            }
-        }
+        let connected = quorumFacts().working
         let quorum = voters.count / 2 + 1
         let away = voters.filter { RoleLanes.state(of: $0) == .down || RoleLanes.state(of: $0) == .paused || RoleLanes.state(of: $0) == .isolated }
-        if !voters.isEmpty, connected.count < quorum, !away.isEmpty {
-            list.append(("no quorum: \(connected.count) of \(voters.count) work, \(quorum) are needed; writes and linearizable reads wait", .bad))
+        if !voters.isEmpty, connected < quorum, !away.isEmpty || !faults.isEmpty {
+            list.append(("no quorum: \(connected) of \(voters.count) work together, \(quorum) are needed; writes and linearizable reads wait", .bad))
         } else if !away.isEmpty {
-            let spare = connected.count - quorum
-            list.append(("\(away.map(\.name).joined(separator: ", ")) away: \(connected.count) of \(voters.count) voters work, \(spare == 0 ? "no further failure is safe" : "\(spare) more failure\(spare == 1 ? " is" : "s are") safe")", .warn))
+            let spare = connected - quorum
+            list.append(("\(away.map(\.name).joined(separator: ", ")) away: \(connected) of \(voters.count) voters work, \(spare == 0 ? "no further failure is safe" : "\(spare) more failure\(spare == 1 ? " is" : "s are") safe")", .warn))
         }
         for alarm in cluster.alarms {
             list.append((alarm.kind == "NOSPACE" ? "\(alarm.member): NOSPACE: the quota is used up, writes are refused" : "\(alarm.member): \(alarm.kind): its data differs from the others'", .bad))
@@ -240,7 +263,11 @@ extension Model {
         if let commit = cluster.members.compactMap(\.commit).max() {
             let slow = cluster.members.filter { member in RoleLanes.state(of: member) != .down && (member.applied.map { commit > $0 + 100 } ?? false) }
             if let worst = slow.min(by: { ($0.applied ?? 0) < ($1.applied ?? 0) }), let applied = worst.applied {
-                list.append(("\(worst.name) is \(Format.count(commit - applied)) entries behind", .warn))
+                let behind = commit - applied
+                var text = "\(worst.name) is \(Format.count(behind)) entries behind"
+                if let rate = rates.perSecond.last ?? nil, rate > 0 { text += " (≈\(Format.span(milliseconds: Int64(clamping: behind) * 1_000 / Int64(rate))))" }
+                if let fault = faults(on: worst.id).last { text += " · fault #\(fault.id) is on: \(faultLine(fault.fault))" }
+                list.append((text, .warn))
             }
         }
         if case .lost(_, let reason) = cluster.connection { list.insert(("no endpoint answers: \(reason)", .bad), at: 0) }
@@ -279,7 +306,7 @@ extension Model {
     }
 
     /// Marks the last election in a time axis: `↑ 1.08s`.
-    private func drawGaps(_ canvas: inout Canvas, _ rect: Rect, secondsPerColumn: Int) {
+    func drawGaps(_ canvas: inout Canvas, _ rect: Rect, secondsPerColumn: Int) {
         for event in events.reversed() {
             guard case .elected(_, let previous?, _, _, let gap?, _) = event.kind, !previous.isEmpty else { continue }
             let column = rect.endColumn - 1 - Int((now - event.at) / 1_000) / secondsPerColumn
@@ -356,7 +383,7 @@ extension Model {
         return max(1, min(sorted[sorted.count - 1], sorted[sorted.count / 2] * 4))
     }
 
-    private func drawWorkloadInvitation(_ canvas: inout Canvas, _ inside: Rect) {
+    func drawWorkloadInvitation(_ canvas: inout Canvas, _ inside: Rect) {
         let reason = obstacle(to: .workload, changes: true)
         let lines: [[Span]]
         if let reason, mode == .readOnly {
@@ -387,7 +414,7 @@ extension Model {
         let top = buckets.max() ?? 1
         for (index, value) in buckets.enumerated() where index < inside.rows {
             let bounds = WorkloadSample.bucketBoundsMicroseconds
-            let label = index < bounds.count ? "≤" + Model.bound(bounds[index]) : ">" + Model.bound(bounds[bounds.count - 1])
+            let label = index < bounds.count ? "≤" + Model.bucketBound(bounds[index]) : ">" + Model.bucketBound(bounds[bounds.count - 1])
             canvas.text(label, inside.column + 1, inside.row + index, .ink(.dim))
             canvas.bar(value, of: top, inside.column + 9, inside.row + index, width: inside.columns - 17,
                        Style(foreground: .gradient(.latency, index * 100 / (buckets.count - 1))))
@@ -400,20 +427,21 @@ extension Model {
         }
     }
 
-    private static func bound(_ microseconds: Int) -> String {
+    static func bucketBound(_ microseconds: Int) -> String {
         if microseconds >= 1_000_000 { return "\(microseconds / 1_000_000)s" }
         return microseconds >= 1_000 ? "\(microseconds / 1_000)ms" : "0.\(microseconds / 100)ms"
     }
 
     // MARK: Elections
 
-    private func drawTimeline(_ canvas: inout Canvas, _ rect: Rect) {
+    func drawTimeline(_ canvas: inout Canvas, _ rect: Rect) {
         guard !rect.isEmpty else { return }
-        let nameWidth = min(10, max(2, lanes.lanes.map(\.name.cellWidth).max() ?? 2))
+        let lanes = elections.lanes
+        let nameWidth = min(10, max(2, lanes.map(\.name.cellWidth).max() ?? 2))
         let seconds = 60
         let inside = canvas.box(rect, .light, title: [Span("Elections", .title, .bold)], right: [Span("\(seconds)s", .dim)])
         guard !inside.isEmpty else { return }
-        if lanes.lanes.isEmpty {
+        if lanes.isEmpty {
             drawPlaceholder(&canvas, inside, connectionText)
             return
         }
@@ -427,48 +455,22 @@ extension Model {
             let label = mark == 0 ? "now" : "-\(mark)s"
             canvas.text(label, mark == seconds ? x0 : mark == 0 ? x0 + width - 3 : column - 1, inside.row, .ink(.faint))
         }
-        let start = now.advanced(byMilliseconds: -Int64(seconds) * 1_000)
-        for (index, lane) in lanes.lanes.enumerated() {
+        // Whole columns, so that the lanes move by columns and do not flicker.
+        let perColumn = Int64(seconds) * 1_000_000 / Int64(width)
+        let start = (now.microseconds / perColumn + 1 - Int64(width)) * perColumn
+        for (index, lane) in lanes.enumerated() {
             let row = inside.row + 1 + index
             guard row < inside.endRow else { break }
             canvas.text(Format.fitted(lane.name, nameWidth), inside.column + 1, row, .ink(.text))
-            drawLane(&canvas, lane, x0, row, width: width, start: start, milliseconds: Int64(seconds) * 1_000)
+            canvas.lane(lane, x0, row, width: width, from: start, microsecondsPerColumn: perColumn, until: now.microseconds)
         }
-        let foot = inside.row + 1 + lanes.lanes.count
+        let foot = inside.row + 1 + lanes.count
         guard foot < inside.endRow else { return }
         canvas.spans([Span("━", .leader), Span(" leader  ", .faint), Span("─", .follower), Span(" follower  ", .faint), Span("╌", .candidate), Span(" candidate  ", .faint), Span("╎", .down), Span(" down  ", .faint), Span("‖", .warn), Span(" paused  ", .faint), Span("≠", .warn), Span(" cut off", .faint)],
                      inside.column + 1, foot, width: inside.columns - 2)
         if foot + 1 < inside.endRow, let last = events.last(where: { if case .elected(_, _?, _, _, _, _) = $0.kind { true } else { false } }) {
             canvas.spans([Span("last: ", .faint)] + EventText(last).spans(width: inside.columns - 20) + [Span(" · \(Format.age(milliseconds: now - last.at)) ago", .faint)],
                          inside.column + 1, foot + 1, width: inside.columns - 2)
-        }
-    }
-
-    private func drawLane(_ canvas: inout Canvas, _ lane: RoleLanes.Lane, _ x0: Int, _ row: Int, width: Int, start: Moment, milliseconds: Int64) {
-        var next = 0
-        var state: RoleLanes.State?
-        for column in 0..<width {
-            let end = start.advanced(byMilliseconds: milliseconds * Int64(column + 1) / Int64(width))
-            var entered: RoleLanes.State?
-            while next < lane.changes.count, lane.changes[next].at <= end {
-                state = lane.changes[next].state
-                if lane.changes[next].at > start, next > 0 { entered = lane.changes[next].state }
-                // A short candidacy inside a cell must not be hidden by what came of it, except by winning or dying.
-                next += 1
-            }
-            guard let state else { continue }
-            let (glyph, slot): (Unicode.Scalar, Slot) = switch state {
-            case .leader: (entered == .leader ? "♛" : "━", .leader)
-            case .follower: ("─", .follower)
-            case .preCandidate: ("◌", .candidate)
-            case .candidate: ("╌", .candidate)
-            case .learner: ("─", .learner)
-            case .paused: ("‖", .warn)
-            case .isolated: ("≠", .warn)
-            case .down: (entered == .down ? "✕" : "╎", .down)
-            case .unknown: ("·", .faint)
-            }
-            canvas.glyph(glyph, x0 + column, row, .ink(slot))
         }
     }
 
@@ -479,11 +481,15 @@ extension Model {
         let facts: [Span] = overview.eventScroll > 0 ? [Span("▼ \(overview.eventScroll) newer", .warn)] : [Span("live", .dim)]
         let inside = canvas.box(rect, border(.events), title: [Span("Events", .title, .bold)], right: facts)
         guard !inside.isEmpty else { return }
+        drawEventRows(&canvas, rect, inside, focused: panel == .events)
+    }
+
+    /// Newest on top.
+    func drawEventRows(_ canvas: inout Canvas, _ rect: Rect, _ inside: Rect, focused: Bool) {
         if events.isEmpty {
             drawPlaceholder(&canvas, inside, hasClusterData ? "nothing happened yet" : connectionText, .faint)
             return
         }
-        // Newest on top.
         var row = inside.row
         for event in events.reversed().dropFirst(overview.eventScroll) {
             guard row < inside.endRow else { break }
@@ -492,7 +498,7 @@ extension Model {
             canvas.spans(EventText(event).spans(width: inside.columns - 12), inside.column + 11, row, width: inside.columns - 12)
             row += 1
         }
-        canvas.scrollMark(rect, offset: overview.eventScroll, visible: inside.rows, total: events.count, focused: panel == .events)
+        canvas.scrollMark(rect, offset: overview.eventScroll, visible: inside.rows, total: events.count, focused: focused)
     }
 
     /// The last events of the newest watch.

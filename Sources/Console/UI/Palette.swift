@@ -8,6 +8,14 @@ struct PaletteItem: Sendable {
         case goTo(KeyBytes)
         case watch(WatchTarget)
         case put(KeyBytes)
+        case faults([Fault], milliseconds: Int64?)
+        /// nil: all of them.
+        case heal(Fault?)
+        case scenario(String)
+        case stopScenario
+        case load
+        /// Not complete: nothing to run yet.
+        case phrase(String)
     }
 
     var title: String
@@ -64,6 +72,8 @@ extension Model {
         default: break
         }
         if !items.isEmpty { return items }
+        let phrases = phraseItems(text)
+        if !phrases.isEmpty { return phrases }
 
         for member in cluster.members {
             let verbs: [(Verb, String, String)] = [(.kill, "kill", "K"), (.restart, "restart", "R"), (.pause, "pause", "P"), (.isolate, "isolate", "X"), (.lead, "lead", "L")]
@@ -76,6 +86,8 @@ extension Model {
                                          obstacle: model.obstacle(to: verb, changes: true), action: .node(verb, member: member.id)))
             }
         }
+        items += faultItems
+        items.append(PaletteItem(title: "load", detail: workload.isOn ? "change the workload that runs" : "set the workload up and start it", key: "", completion: "load", action: .load))
         var seen: Set<String> = []
         for entry in Catalogue.entries where entry.context != .editor && entry.section != .move || { if case .view = entry.verb { true } else { false } }() {
             guard seen.insert(entry.name).inserted, entry.verb != .palette, entry.verb != .goBack else { continue }

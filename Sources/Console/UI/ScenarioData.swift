@@ -55,8 +55,14 @@ public struct ReplayState: Hashable, Sendable {
     public var isPlaying: Bool
     /// 1: as it happened.
     public var speed: Double
+    /// When leaders were elected, in the whole recording as far as it has been read.
+    public var elections: [Moment]
+    /// How much of the file has been read.
+    public var loadedPercent: Int
 
-    public init(start: Moment, end: Moment, position: Moment, isPlaying: Bool, speed: Double) {
+    public init(start: Moment, end: Moment, position: Moment, isPlaying: Bool, speed: Double, elections: [Moment] = [], loadedPercent: Int = 100) {
+        self.elections = elections
+        self.loadedPercent = loadedPercent
         self.start = start
         self.end = end
         self.position = position

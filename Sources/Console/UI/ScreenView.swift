@@ -52,7 +52,7 @@ extension Model {
         switch mode {
         case .readWrite: "RW"
         case .ask: "ASK"
-        case .readOnly: "RO"
+        case .readOnly: replay != nil ? "REPLAY" : "RO"
         }
     }
 
@@ -61,7 +61,7 @@ extension Model {
         canvas.fill(rect, " ", Style(foreground: .slot(.headerText), background: .slot(background)))
         func ink(_ slot: Slot, _ attributes: Attributes = []) -> Style { Style(foreground: .slot(slot), background: .slot(background), attributes: attributes) }
         let isWide = rect.columns >= 110
-        let kind = cluster.kind == .playground ? "playground" : "attached"
+        let kind = replay != nil ? "recording" : cluster.kind == .playground ? "playground" : "attached"
         let modeStyle = ink(mode == .readWrite ? .ok : .warn, .bold)
         var left: [Span]
         if isWide {
@@ -75,6 +75,7 @@ extension Model {
             left = [Span("◆ ", ink(.accent)), Span(Format.fitted(cluster.name, 16), ink(.headerText, .bold)),
                     Span(" · " + [cluster.name == kind ? nil : kind, cluster.engine].compactMap(\.self).map { $0 + " · " }.joined(), ink(.dim)), Span(modeText, modeStyle)]
         }
+        if !faults.isEmpty { left += [Span(isWide ? "   " : " ", ink(.faint)), Span("CHAOS \(faults.count) on", ink(.warn, .bold))] }
         let end = canvas.spans(left, rect.column, rect.row, width: rect.columns)
 
         // Right: items with a priority; the least important are shed first.
@@ -159,11 +160,23 @@ extension Model {
 
     func drawCrumbs(_ canvas: inout Canvas, _ rect: Rect) {
         var x = rect.column + 1
-        let parts = crumbs
-        for (index, part) in parts.enumerated() {
-            if index > 0 { x += canvas.text(" › ", x, rect.row, .ink(.faint)) }
-            x += canvas.text(Format.fitted(part, 40), x, rect.row, .ink(index == parts.count - 1 ? .dim : .faint))
-            if x > rect.columns / 2 { break }
+        if let replay {
+            // What is said has the whole row for its seconds.
+            let isSaying = toast.map { now - $0.at < $0.milliseconds } ?? false
+            drawReplay(&canvas, rect, replay, isBrief: isSaying)
+            x = isSaying ? rect.column + 11 : replayBar(rect).endColumn + 20
+        } else if let narration {
+            // A running scenario tells its story in every view; receipts of its acts are in the events.
+            let room = rect.columns - 2
+            x += canvas.spans(narration, x, rect.row, width: room)
+            if x > rect.endColumn - 24 { return }
+        } else {
+            let parts = crumbs
+            for (index, part) in parts.enumerated() {
+                if index > 0 { x += canvas.text(" › ", x, rect.row, .ink(.faint)) }
+                x += canvas.text(Format.fitted(part, 40), x, rect.row, .ink(index == parts.count - 1 ? .dim : .faint))
+                if x > rect.columns / 2 { break }
+            }
         }
         let (text, slot): (String, Slot)
         if let toast, now - toast.at < toast.milliseconds {
@@ -189,6 +202,11 @@ extension Model {
             return ["watch", session.title]
         case .latency:
             return ["latency", latency.source.title.lowercased()] + (latency.node.flatMap { id in cluster.members.first { $0.id == id } }.map { [$0.name] } ?? [])
+        case .elections:
+            guard let election = elections.shown else { return ["elections"] }
+            return ["elections", election.electedAt == nil ? "no leader" : "term \(election.term)"]
+        case .chaos: return cluster.kind == .attached ? ["chaos"] : ["chaos", chaosTargetText]
+        case .log: return logCrumbs
         default:
             let member = cluster.members.indices.contains(overview.selection) ? cluster.members[overview.selection].name : nil
             return ["overview"] + (member.map { [$0] } ?? [])
@@ -230,6 +248,7 @@ extension Model {
     }
 
     private var freshnessSpans: [Span] {
+        if let replay { return [Span(replay.isPlaying ? "▶ " : "‖ ", replay.isPlaying ? .ok : .warn), Span("replay", .dim)] }
         switch cluster.connection {
         case .connecting: return [Span("◷ connecting", .warn)]
         case .lost: return [Span("✕ no answer", .bad)]

@@ -38,6 +38,7 @@ extension Model {
         } else if now < time {
             now = time
         }
+        elections.clock = now.microseconds
     }
 
     /// What time alone brings about.
@@ -54,6 +55,8 @@ extension Model {
         overview.selection = min(max(0, overview.selection), max(0, cluster.members.count - 1))
         overview.eventScroll = min(max(0, overview.eventScroll), max(0, events.count - 1))
         watch.selection = min(max(0, watch.selection), max(0, watch.sessions.count - 1))
+        settleChaos()
+        if screen == .log { settleLog() }
         if screen == .keys { settleKeys(&commands) }
         settleLatency(&commands)
     }
@@ -68,6 +71,8 @@ extension Model {
             if key == KeyPress("q") || key == .control("c") { leave(&commands) }
             return
         }
+        // The clock of a recording may stand still; what was said is read by then.
+        if let replay, !replay.isPlaying { toast = nil }
         if overlay != nil {
             handleOverlay(key, &commands)
             return
@@ -79,6 +84,7 @@ extension Model {
         if screen == .keys, keys.search?.isEditing == true, handleSearch(key, &commands) { return }
         if screen == .watch, watch.selected?.isFiltering == true, handleStreamFilter(key) { return }
         if screen == .latency, latency.isFiltering, handleSlowFilter(key) { return }
+        if screen == .log, log.isFiltering, handleLogFilter(key) { return }
         guard let entry = Catalogue.entry(for: key, in: contexts) else {
             if case .character(let character) = key.code, key.modifiers.isEmpty { say("\(character) does nothing here · ? shows all keys", .dim) }
             return
@@ -109,6 +115,7 @@ extension Model {
         case .suspend: commands.append(.suspend)
         case .saveScreen: send(.screen, &commands) { .saveScreen($0) }
         case .quit: overlay = .confirm(Confirmation(question: .quit))
+        case .replay(let verb): performInReplay(verb, &commands)
         case .goBack: if !stepBack(&commands) { overlay = .confirm(Confirmation(question: .quit)) }
         case .back: _ = stepBack(&commands)
         default:
@@ -198,20 +205,21 @@ extension Model {
     // MARK: Requests
 
     /// Emits a command that will be answered by `.finished`.
-    mutating func send(_ kind: PendingWrite.Kind, _ commands: inout [Command], _ make: (RequestID) -> Command) {
+    /// - Parameter remark: a warning to add to its receipt.
+    mutating func send(_ kind: PendingWrite.Kind, remark: String? = nil, _ commands: inout [Command], _ make: (RequestID) -> Command) {
         let request = newRequest()
         let command = make(request)
         if command.changesCluster, mode == .readOnly {
             say("read-only: nothing was written", .warn)
             return
         }
-        pendingWrites.append(PendingWrite(request: request, kind: kind, since: now))
+        pendingWrites.append(PendingWrite(request: request, kind: kind, since: now, remark: remark))
         commands.append(command)
     }
 
     // MARK: Overview
 
-    private mutating func performInOverview(_ verb: Verb, _ commands: inout [Command]) {
+    mutating func performInOverview(_ verb: Verb, _ commands: inout [Command]) {
         let member = cluster.members.indices.contains(overview.selection) ? cluster.members[overview.selection] : nil
         let page = max(1, bodyRect.rows / 2)
         switch verb {
@@ -225,14 +233,14 @@ extension Model {
         case .bottom: moveOverview(10_000)
         case .open: if let member { overlay = .node(member.id) }
         case .copyEndpoint: if let member { send(.copy(member.endpoint), &commands) { .copyToClipboard($0, member.endpoint) } }
-        case .kill: if let member { send(.node("kill \(member.name)"), &commands) { .addFault($0, .kill(member.id), milliseconds: nil) } }
+        case .kill: if let member { send(.node("kill \(member.name)"), remark: quorumRemark([.kill(member.id)]), &commands) { .addFault($0, .kill(member.id), milliseconds: nil) } }
         case .restart: if let member { send(.node("restart \(member.name)"), &commands) { .restartNode($0, member: member.id) } }
         case .pause:
             guard let member else { return }
-            if case .paused = member.health { send(.node("resume \(member.name)"), &commands) { .healFault($0, .pause(member.id)) } } else { send(.node("pause \(member.name)"), &commands) { .addFault($0, .pause(member.id), milliseconds: nil) } }
+            if case .paused = member.health { send(.node("resume \(member.name)"), &commands) { .healFault($0, .pause(member.id)) } } else { send(.node("pause \(member.name)"), remark: quorumRemark([.pause(member.id)]), &commands) { .addFault($0, .pause(member.id), milliseconds: nil) } }
         case .isolate:
             guard let member else { return }
-            if case .isolated = member.health { send(.node("rejoin \(member.name)"), &commands) { .healFault($0, .isolate(member.id)) } } else { send(.node("isolate \(member.name)"), &commands) { .addFault($0, .isolate(member.id), milliseconds: nil) } }
+            if case .isolated = member.health { send(.node("rejoin \(member.name)"), &commands) { .healFault($0, .isolate(member.id)) } } else { send(.node("isolate \(member.name)"), remark: quorumRemark([.isolate(member.id)]), &commands) { .addFault($0, .isolate(member.id), milliseconds: nil) } }
         case .lead:
             guard let member else { return }
             if cluster.kind == .attached || mode == .ask {
@@ -242,6 +250,7 @@ extension Model {
             }
         case .workload:
             if !workload.isOn, cluster.kind == .attached { overlay = .confirm(Confirmation(question: .workload)) } else { switchWorkload(&commands) }
+        case .chaos(.healAll): healAll(&commands)
         default: break
         }
     }
@@ -283,6 +292,7 @@ extension Model {
             }
             return
         }
+        if replay != nil, step == 0, layout.crumbs.contains(event.position) { seekOnBar(event.position, layout.crumbs, &commands) }
         guard layout.body.contains(event.position) else { return }
         switch screen {
         case .keys: mouseInKeys(event.position, step: step, layout.body, &commands)
@@ -300,8 +310,10 @@ extension Model {
                 panel = .nodes
                 let row = event.position.row - place.nodes.row - 2
                 if step != 0 { overview.selection += step.signum() } else if row >= 0, row < cluster.members.count { overview.selection = row }
-            } else if step == 0, place.watch.contains(event.position) {
-                go(to: .watch, &commands)
+            } else if step == 0 {
+                if place.watch.contains(event.position) { go(to: .watch, &commands) }
+                if place.log.contains(event.position) { go(to: .log, &commands) }
+                if place.roundTrips.contains(event.position) { go(to: .chaos, &commands) }
             }
         }
     }
@@ -320,6 +332,9 @@ extension Model {
         case .workloadForm(var form):
             form.insert(text)
             overlay = .workloadForm(form)
+        case .fault(var form):
+            form.insert(text)
+            overlay = .fault(form)
         case .help(var state) where state.isFiltering:
             state.field.insert(text)
             overlay = .help(state)
@@ -338,6 +353,9 @@ extension Model {
                 watch.sessions[index].refilter()
             } else if screen == .latency, latency.isFiltering {
                 latency.filter.insert(text)
+            } else if screen == .log, log.isFiltering {
+                log.filter.insert(text)
+                log.textChanged()
             } else {
                 say("pasted text goes into editors and fields only: nothing was run", .dim)
             }

@@ -3,11 +3,14 @@ extension Model {
     mutating func receive(_ event: DataEvent, _ commands: inout [Command]) {
         switch event {
         case .cluster(let state): receive(state)
-        case .events(let fresh): receive(fresh)
+        case .events(let fresh):
+            receive(fresh)
+            elections.heard(fresh, cluster: cluster)
         case .workload(let sample):
             workload.append(sample)
             workload.isOn = !sample.isFinal
             latency.heard(sample)
+            elections.heard(sample)
         case .raft(let fresh): elections.heard(fresh, cluster: cluster)
         case .samples(let fresh):
             for sample in fresh { samples[sample.node] = sample }
@@ -20,13 +23,18 @@ extension Model {
         case .faults(let active):
             elections.heard(active, before: faults, at: now)
             latency.heard(active, at: now)
+            let selected = selectedFault?.id
             faults = active
+            if let selected, let index = faults.firstIndex(where: { $0.id == selected }) { chaos.active = index }
         case .faultSupport(let support): faultSupport = support
         case .logs(let lines): log.heard(lines)
         case .scenarios(let list): scenarios = list
-        case .scenario(let progress): scenario = progress
+        case .scenario(let progress):
+            scenario = progress
+            scenarioHeardAt = now
         case .recording(let path): recordingPath = path
         case .replay(let state): replay = state
+        case .playback(let playback): receive(playback, &commands)
         case .directory(let page): receive(page)
         case .value(let request, let key, let value, let failure): receiveValue(request, key, value, failure, &commands)
         case .history(let request, let key, let versions, let isComplete, let compactRevision, let failure):
@@ -78,7 +86,7 @@ extension Model {
         if let selected, let index = cluster.members.firstIndex(where: { $0.id == selected }) { overview.selection = index }
         if state.connection == .connected { clusterHeardAt = now }
         hasClusterData = hasClusterData || !state.members.isEmpty
-        lanes.observe(cluster, at: now)
+        elections.observe(cluster, at: now)
         rates.observe(revision: cluster.revision)
     }
 
@@ -149,15 +157,15 @@ extension Model {
         case .undo(let step):
             say("undone: \(step.title) \(took)\(at)" + (detail.map { " · \($0)" } ?? ""))
             if case .put(let key, _, _) = step.change { afterWrite(of: key) } else { afterWrite(of: nil) }
-        case .node(let what): say("\(what): \(detail ?? "ok") \(took)")
+        case .node(let what): say(["\(what): \(detail ?? "ok") \(took)", pending.remark].compactMap { $0 }.joined(separator: " · "), pending.remark == nil ? .ok : .warn)
         case .workload(let isOn):
             workload.isSwitching = false
             workload.isOn = isOn
             say(isOn ? "workload runs" : "workload stopped")
         case .canary(let isOn): say(isOn ? "canary writes" : "canary stopped")
-        case .fault(let what): say("\(what): \(detail ?? "ok") \(took)")
+        case .fault(let what): say([detail ?? what, took, pending.remark].compactMap { $0 }.joined(separator: " · "), pending.remark == nil ? .ok : .warn)
         case .scenario(let name): say("scenario \(name): \(detail ?? "started")")
-        case .export: say(detail ?? "exported", .ok)
+        case .export(let what): say(detail ?? "exported \(what)", .ok)
         case .record(let isOn): say(detail ?? (isOn ? "recording" : "recording ended"), .ok)
         case .copy(let text): say(detail ?? "copied \(text)", .dim)
         case .save: say(detail ?? "saved", .ok)

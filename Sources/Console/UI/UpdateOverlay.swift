@@ -18,6 +18,8 @@ extension Model {
         case .node: handleNode(key, &commands)
         case .conflict(let state): handle(state, key, &commands)
         case .workloadForm(let state): handle(state, key, &commands)
+        case .fault(let state): handle(state, key, &commands)
+        case .scenario(let summary): handleScenario(summary, key, &commands)
         case nil: break
         }
     }
@@ -122,6 +124,7 @@ extension Model {
         case .undo: undo(&commands)
         case .lead(let member, let name): send(.node("lead \(name)"), &commands) { .transferLeadership($0, to: member) }
         case .workload: switchWorkload(&commands)
+        case .canary: switchCanary(&commands)
         }
     }
 
@@ -207,6 +210,19 @@ extension Model {
             overlay = nil
             let content = latencyCSV()
             send(.export(text), &commands) { .export($0, path: text, content: content) }
+        case .exportElections:
+            if text.isEmpty { return refuse("a file name is missing") }
+            overlay = nil
+            let content = Array(exportedElections.utf8)
+            send(.export(text), &commands) { .export($0, path: text, content: content) }
+        case .recordSession:
+            if text.isEmpty { return refuse("a file name is missing") }
+            overlay = nil
+            send(.record(isOn: true), &commands) { .record($0, path: text) }
+        case .exportLog:
+            if text.isEmpty { return refuse("a file name is missing") }
+            overlay = nil
+            exportLog(to: text, &commands)
         }
     }
 
@@ -269,6 +285,11 @@ extension Model {
         if paletteHistory.count > 50 { paletteHistory.removeFirst() }
         switch item.action {
         case .entry(let entry):
+            // What can be done where one is needs no change of view.
+            if let here = Catalogue.entries(in: contexts).first(where: { $0.name == entry.name }) {
+                perform(here.verb, changes: here.changes, &commands)
+                return
+            }
             if let screen = Model.screen(of: entry.context) { go(to: screen, &commands) }
             if let panel = Model.panel(of: entry.context) { self.panel = panel }
             perform(entry.verb, changes: entry.changes, &commands)
@@ -297,7 +318,17 @@ extension Model {
             go(to: .keys, &commands)
             if mode == .readOnly { say("read-only: nothing can be written", .warn); return }
             openEditor(EditorState(key: key, base: nil))
+        case .faults(let list, let milliseconds): unless(item.obstacle) { $0.add(list, milliseconds: milliseconds, &commands) }
+        case .heal(let fault): unless(item.obstacle) { model in if let fault { model.heal(fault, &commands) } else { model.healAll(&commands) } }
+        case .scenario(let name): unless(item.obstacle) { $0.run(name, &commands) }
+        case .load: overlay = .workloadForm(WorkloadForm(workload.settings))
+        case .stopScenario: unless(item.obstacle) { $0.stopScenario(&commands) }
+        case .phrase: say(item.obstacle ?? "something is missing", .warn)
         }
+    }
+
+    private mutating func unless(_ obstacle: String?, _ act: (inout Model) -> Void) {
+        if let obstacle { say(obstacle, .warn) } else { act(&self) }
     }
 
     static func screen(of context: Context) -> ViewID? {
@@ -307,9 +338,9 @@ extension Model {
         case .watch, .watchList, .stream: .watch
         case .elections: .elections
         case .latency: .latency
-        case .chaos: .chaos
+        case .chaos, .chaosTargets, .scenarios: .chaos
         case .log: .log
-        case .everywhere: nil
+        case .everywhere, .replay: nil
         }
     }
 
@@ -321,6 +352,8 @@ extension Model {
         case .history: .history
         case .watchList: .watchList
         case .stream: .stream
+        case .scenarios: .scenarios
+        case .chaosTargets: .links
         default: nil
         }
     }

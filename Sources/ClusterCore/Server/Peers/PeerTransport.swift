@@ -143,11 +143,10 @@ final class PeerTransport: @unchecked Sendable {
         note(.peerLost(peer))
         post([.peerUnreachable(peer)])
     }
-    /// False while the link is cut: across a broken network nothing would be learned either.
-    fileprivate func gone(_ peer: MemberID) -> Bool {
-        guard !isClosed, !links.isCut(from: identity.member, to: peer), !links.isCut(from: peer, to: identity.member) else { return false }
+    /// Not while the link is cut: across a broken network nothing would be learned either.
+    fileprivate func gone(_ peer: MemberID) {
+        guard !isClosed, !links.isCut(from: identity.member, to: peer), !links.isCut(from: peer, to: identity.member) else { return }
         post([.peerGone(peer)])
-        return true
     }
     fileprivate var mayConnect: Bool { !isClosed }
     fileprivate func makeIntake(_ channel: any Channel, from peer: MemberID) -> SnapshotIntake { intake(channel, peer) }
@@ -165,7 +164,7 @@ func resetOnClose(_ channel: any Channel) {
 ///
 /// The peer is gone when nothing is left of its connections, neither the one to it nor those from it, and a new one is refused at once. A
 /// connection that merely broke is made again; a host that does not answer refuses nothing. Everything it sent was read before its connections
-/// ended, so no message of it comes after the news.
+/// ended, so no message of it comes after the news; should one come all the same, the news is repeated with each attempt.
 private final class PeerLink {
     let address: PeerAddress
     private unowned let transport: PeerTransport
@@ -176,7 +175,7 @@ private final class PeerLink {
     private var connectedAt = NIODeadline.now()
     /// Open connections on which the peer sends.
     private var incoming = 0
-    /// It showed life since it was last found gone.
+    /// It showed life once: one that was never there is not gone.
     private var wasSeen = false
     private var messages: [PeerMessage] = []
     private var waiting = ByteWriter()
@@ -224,7 +223,7 @@ private final class PeerLink {
             if !waiting.bytes.isEmpty { write(takeWaiting()) }
         case .failure(let error):
             waiting.bytes.removeAll()
-            if wasSeen && incoming == 0 && PeerLink.isRefusal(error) { wasSeen = !transport.gone(address.id) }
+            if wasSeen && incoming == 0 && PeerLink.isRefusal(error) { transport.gone(address.id) }
             retryLater()
         }
     }

@@ -37,7 +37,7 @@ final class Canary: Sendable {
     private let post: @Sendable (DataEvent) -> Void
     private let state = Mutex(State())
 
-    /// - Parameter quiet: how long nothing must have been wrong before it ends by itself.
+    /// - Parameter quiet: how long nothing must have been wrong before it ends by itself; longer than a write's time limit, or a stall would go unseen.
     init(configuration: ClientConfiguration, quiet: TimeSpan = .seconds(10), post: @escaping @Sendable (DataEvent) -> Void) {
         self.configuration = configuration
         quietNanoseconds = quiet.nanoseconds

@@ -16,6 +16,7 @@ final class ClusterSession: CommandRunner {
     let canary: Canary
     let scenarios: ScenarioDesk?
     private let journal: Journal
+    let recorder: SessionRecorder
     private let state = Mutex(State())
 
     /// Work under way that a later command replaces or ends.
@@ -61,6 +62,9 @@ final class ClusterSession: CommandRunner {
             }
         }
         canary = Canary(configuration: configuration) { mailbox.post($0) }
+        recorder = SessionRecorder(program: "quarterdeck \(Version.text)") { [weak mailbox] event in mailbox?.post(event) }
+        recorder.hear(.cluster(cluster), at: Clock.now())
+        mailbox.tap("recorder") { [recorder] event in recorder.hear(event, at: Clock.now()) }
         scenarios = host.map { ScenarioDesk(host: $0, playground: playground, first: scenario) }
     }
 
@@ -143,8 +147,8 @@ final class ClusterSession: CommandRunner {
         case .healAllFaults(let id): control(id) { try await $0.healAll() }
         case .runScenario(let id, let name): runScenario(id, name)
         case .stopScenario(let id): background { await self.stopScenario(id) }
-        case .record(let id, _):
-            finish(id, .failed("not built yet"), since: Clock.monotonicNanoseconds())
+        case .export(let id, let path, let content): FileExport.write(content, to: path, answering: id, mailbox)
+        case .record(let id, let path): background { self.record(id, path) }
         case .replay: break
         case .transferLeadership(let id, let member): background { await self.transferLeadership(id, to: member) }
         case .setWorkload(let id, let settings): setWorkload(id, settings)
@@ -152,7 +156,6 @@ final class ClusterSession: CommandRunner {
             canary.setWished(isOn)
             finish(id, .done(revision: nil, detail: nil), since: Clock.monotonicNanoseconds())
         case .scrapeMetrics(let isOn): monitor.scrapeMetrics(isOn)
-        case .export(let id, let path, let content): background { await self.export(id, path, content) }
 
         case .refresh: monitor.refresh()
         case .openEditor, .copyToClipboard, .saveScreen, .useTheme, .redraw, .suspend, .quit:
@@ -161,6 +164,7 @@ final class ClusterSession: CommandRunner {
     }
 
     func stop() async {
+        recorder.end()
         let (tasks, workload) = state.withLock { state -> ([Task<Void, Never>], Workload?) in
             state.isStopped = true
             for watch in state.watches.values { watch.stop() }
@@ -181,7 +185,38 @@ final class ClusterSession: CommandRunner {
         await host?.shutDown()
     }
 
-    func abandon() { host?.abandon() }
+    func abandon() {
+        recorder.end()
+        host?.abandon()
+    }
+
+    /// Records from the very beginning, before anything has started.
+    func recordFromStart(_ path: String) throws {
+        do throws(FileFailure) {
+            try recorder.begin(path, at: Clock.now())
+        } catch {
+            abandon()
+            throw CommandFailure(description: "--record \(error)")
+        }
+    }
+
+    private func record(_ id: RequestID, _ path: String?) {
+        let start = Clock.monotonicNanoseconds()
+        let outcome: CommandResult.Outcome
+        if let path {
+            do throws(FileFailure) {
+                try recorder.begin(path, at: Clock.now())
+                outcome = .done(revision: nil, detail: "recording to \(path): r ends it")
+            } catch {
+                outcome = .failed("\(error)")
+            }
+        } else if let file = recorder.end() {
+            outcome = .done(revision: nil, detail: "recorded \(file.bytes / 1_000) kB to \(Paths.abbreviated(file.path)): quarterdeck replay shows it")
+        } else {
+            outcome = .failed("no recording runs")
+        }
+        finish(id, outcome, since: start)
+    }
 
     // MARK: Tasks
 
@@ -307,17 +342,6 @@ final class ClusterSession: CommandRunner {
         running?.workload.stop()
         if let running { background { await withTaskCancellationHandler { await running.task.value } onCancel: { running.task.cancel() } } }
         monitor.tell(.workload(isOn: false))
-    }
-
-    /// A new file with what the UI made.
-    private func export(_ id: RequestID, _ path: String, _ content: [UInt8]) async {
-        let start = Clock.monotonicNanoseconds()
-        do {
-            try PrivateFile.create(Paths.expanded(path), content)
-            finish(id, .done(revision: nil, detail: "saved to \(Paths.abbreviated(Paths.expanded(path)))"), since: start)
-        } catch {
-            finish(id, .failed("\(error)"), since: start)
-        }
     }
 
     // MARK: Answers

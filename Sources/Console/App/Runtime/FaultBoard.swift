@@ -78,7 +78,7 @@ actor FaultBoard {
         guard active.contains(where: { $0.id == id }) else { return "\(line(fault)), and healed meanwhile" }
         setTimer(id, milliseconds)
         if let text = FaultText.told(fault, name) { report(.told(.faultOn(text + until))) }
-        return FaultText.done(fault, name) + until
+        return FaultText.line(fault, name) + until
     }
 
     /// - Throws: `NodeHostError` when it is not on, or when its node does not start.

@@ -53,7 +53,7 @@ final class SessionStage: ScenarioStage {
     func begin() async throws {
         guard await board.active.isEmpty else { throw NodeHostError("faults are on: heal all of them first") }
         guard !session.isLoading else { throw NodeHostError("the workload runs: stop it first") }
-        session.mailbox.tap { [log, nodes] event in
+        session.mailbox.tap("scenario") { [log, nodes] event in
             log.heard(event)
             guard case .events(let events) = event else { return }
             for event in events {
@@ -181,7 +181,7 @@ final class SessionStage: ScenarioStage {
         }
         defer {
             for task in tasks { task.cancel() }
-            session.mailbox.tap(nil)
+            session.mailbox.tap("scenario", nil)
         }
         if isAbandoned { return }
         if isLoading {
