@@ -26,7 +26,7 @@ import Testing
         init() async throws {
             let events = self.events
             let identity = NodeIdentity(cluster: ClusterID(7), member: own, name: "n1", options: ReplicaOptions())
-            transport = PeerTransport(identity: identity, loop: group.next(), links: OpenLinks(), metrics: NodeMetrics(), logger: Logger(label: "test"),
+            transport = PeerTransport(identity: identity, loop: group.next(), links: OpenLinks(), generator: SeededGenerator(seed: 1), metrics: NodeMetrics(), logger: Logger(label: "test"),
                                       intake: { _, _ in preconditionFailure("no snapshots here") }, post: { new in events.withLockedValue { $0 += new } })
             ownPort = try await transport.listen(host: "127.0.0.1", port: 0).get().localAddress!.port!
             try await listen()
