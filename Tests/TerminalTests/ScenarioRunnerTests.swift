@@ -229,6 +229,16 @@ private final class FakeStage: ScenarioStage {
         #expect(report.violations == ["/k/1: a write is missing"])
     }
 
+    /// The canary's own client may hang on a node that is cut off.
+    @Test func writesResumeWhenTheLeaderTakesOne() async throws {
+        let stage = FakeStage()
+        #expect(try await play("  - fault: isolate n2\n  - expect: {writes resumed within: 2s}", on: stage).outcome == .passed)
+        let refusing = FakeStage()
+        refusing.change { $0.refusesWrites = true }
+        let report = try await play("  - fault: isolate n2\n  - expect: {writes resumed within: 10ms}", on: refusing)
+        #expect(report.failure == "line 5: expected writes resumed: within 10 ms, found not yet")
+    }
+
     @Test func nothingWrittenIsNotNothingLost() async throws {
         let report = try await play("  - expect: {lost acknowledged writes: 0, consistency: clean}")
         #expect(report.steps[0].expectations?.map(\.found) == ["nothing was written", "nothing was written or read"])
