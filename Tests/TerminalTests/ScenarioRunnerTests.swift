@@ -4,6 +4,13 @@ import Testing
 import UI
 @testable import quarterdeck
 
+private func words(_ fault: Fault) -> String {
+    switch fault {
+    case .partition(let groups): "partition " + groups.map { $0.map { "n\($0)" }.joined(separator: " ") }.joined(separator: " | ")
+    default: "\(fault.verb) " + fault.nodes.map { "n\($0)" }.joined(separator: " ")
+    }
+}
+
 /// Five nodes that do as told: node 1 leads until it dies, then the first that lives.
 private final class FakeStage: ScenarioStage {
     struct State {
@@ -53,21 +60,21 @@ private final class FakeStage: ScenarioStage {
     func add(_ fault: Fault, milliseconds: Int64?) async throws -> String {
         state.withLock { state in
             state.active.append(fault)
-            state.done.append("add \(FaultText.line(fault) { "n\($0)" })\(milliseconds.map { " for \($0)" } ?? "")")
+            state.done.append("add \(words(fault))\(milliseconds.map { " for \($0)" } ?? "")")
             switch fault {
             case .kill(let node), .stop(let node): state.down.insert(node)
             case .pause(let node): state.paused.insert(node)
             default: break
             }
             elect(&state)
-            return FaultText.done(fault) { "n\($0)" }
+            return words(fault)
         }
     }
 
     func heal(_ fault: Fault) async throws {
         state.withLock { state in
             state.active.removeAll { $0 == fault }
-            state.done.append("heal \(FaultText.line(fault) { "n\($0)" })")
+            state.done.append("heal \(words(fault))")
             for node in fault.nodes { state.down.remove(node); state.paused.remove(node) }
         }
     }
@@ -127,8 +134,8 @@ private final class FakeStage: ScenarioStage {
             """, on: stage)
         #expect(report.outcome == .passed, "\(report.failure ?? "")")
         #expect(stage.done == [
-            "add n1 killed", "add n2 killed", "add cut n3 n1 | n2 n4 n5", "add n1 → n4: cut", "add n2 → n4: cut", "add n3 → n4: cut", "add n5 → n4: cut",
-            "add n1 → n5: +5 ms", "add n2 → n5: +5 ms", "add n4 → n5: +5 ms", "restart n1", "restart n2", "lead n5", "end",
+            "add kill n1", "add kill n2", "add partition n3 n1 | n2 n4 n5", "add cut n1 n4", "add cut n2 n4", "add cut n3 n4", "add cut n5 n4",
+            "add wire n1 n5", "add wire n2 n5", "add wire n4 n5", "restart n1", "restart n2", "lead n5", "end",
         ])
         #expect(report.elections.map(\.leader) == ["n2", "n3"] && report.steps.count == 10)
     }
@@ -146,7 +153,7 @@ private final class FakeStage: ScenarioStage {
                       for: 2s
                     - heal: last
             """, on: stage) { if case .progress(let now) = $0 { progress.withLock { $0.append(now) } } }
-        #expect(stage.done == ["add n2 cut off for 2000", "heal n2 cut off", "add n2 cut off for 2000", "heal n2 cut off", "end"])
+        #expect(stage.done == ["add isolate n2 for 2000", "heal isolate n2", "add isolate n2 for 2000", "heal isolate n2", "end"])
         #expect(report.steps.map(\.number) == [1, 2, 3, 4, 5] && report.steps.map(\.line) == [4, 9, 11, 9, 11])
         let last = try #require(progress.withLock { $0.last })
         #expect(last.step == 5 && last.steps == 5 && last.caption == "twice" && last.state == .passed)
@@ -161,7 +168,7 @@ private final class FakeStage: ScenarioStage {
               - heal: disk
               - heal: all
             """, on: stage)
-        #expect(stage.done.suffix(4) == ["heal n3 disk: full (ENOSPC)", "heal n2 cut off", "heal n4 stopped", "end"])
+        #expect(stage.done.suffix(4) == ["heal disk n3", "heal isolate n2", "heal stop n4", "end"])
     }
 
     @Test func aWaitInVainEndsItWithTheReason() async throws {
@@ -172,7 +179,7 @@ private final class FakeStage: ScenarioStage {
               - wait: {for: another leader, within: 100ms}
               - fault: kill n2
             """, on: stage)
-        #expect(report.outcome == .failed && stage.done == ["add n1 killed", "end"])
+        #expect(report.outcome == .failed && stage.done == ["add kill n1", "end"])
         #expect(report.failure == "line 5: waited 100 ms in vain until there is another leader; nobody leads, n1 is down")
         #expect(report.steps.last?.failed == true)
     }
@@ -229,6 +236,16 @@ private final class FakeStage: ScenarioStage {
         #expect(report.violations == ["/k/1: a write is missing"])
     }
 
+    /// The canary's own client may hang on a node that is cut off.
+    @Test func writesResumeWhenTheLeaderTakesOne() async throws {
+        let stage = FakeStage()
+        #expect(try await play("  - fault: isolate n2\n  - expect: {writes resumed within: 2s}", on: stage).outcome == .passed)
+        let refusing = FakeStage()
+        refusing.change { $0.refusesWrites = true }
+        let report = try await play("  - fault: isolate n2\n  - expect: {writes resumed within: 10ms}", on: refusing)
+        #expect(report.failure == "line 5: expected writes resumed: within 10 ms, found not yet")
+    }
+
     @Test func nothingWrittenIsNotNothingLost() async throws {
         let report = try await play("  - expect: {lost acknowledged writes: 0, consistency: clean}")
         #expect(report.steps[0].expectations?.map(\.found) == ["nothing was written", "nothing was written or read"])
@@ -256,7 +273,7 @@ private final class FakeStage: ScenarioStage {
         for await _ in isWaiting.stream { break }
         run.cancel()
         let report = await run.value
-        #expect(report.outcome == .stopped && report.failure == nil && stage.done == ["add n2 cut off", "end"])
+        #expect(report.outcome == .stopped && report.failure == nil && stage.done == ["add isolate n2", "end"])
     }
 
     @Test func theReportIsJSONWithTheContractsNames() async throws {

@@ -137,8 +137,9 @@ struct PlaygroundOptions: Hashable, Sendable {
     /// Log entries kept behind a snapshot for slow followers.
     var catchUpEntries: Int?
 
-    /// As arguments of `quarterdeck serve` and of etcd, which have the same names for them.
+    /// As arguments of `quarterdeck serve` and of etcd, which has no such setting for what it keeps.
     var nodeArguments: [String] {
-        (snapshotCount.map { ["--snapshot-count", "\($0)"] } ?? []) + (catchUpEntries.map { ["--experimental-snapshot-catchup-entries", "\($0)"] } ?? [])
+        (snapshotCount.map { ["--snapshot-count", "\($0)"] } ?? [])
+            + (engine == .etcd ? [] : catchUpEntries.map { ["--experimental-snapshot-catchup-entries", "\($0)"] } ?? [])
     }
 }

@@ -598,6 +598,8 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
             }
         }
         readers = nil
+        // Those that ended with what `drain` told them still wait for a flush that nothing brings about any more; they know this loop.
+        touched = []
         siblings = []
         port.detach(self)
     }

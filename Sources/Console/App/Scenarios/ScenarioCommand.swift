@@ -107,7 +107,7 @@ struct ScenarioCommand: ParsableCommand {
         }
         guard let report = result.withLock({ $0 }) else { throw CommandFailure(description: "\(scenario.name): no result") }
         ScenarioCommand.say(json ? report.json + "\n" : "\n\(report.summary)\n")
-        if report.outcome == .failed, json { Quarterdeck.complain("\(scenario.name): \(report.failure ?? "failed")") }
+        if report.outcome == .failed { Quarterdeck.complain("\(scenario.name): \(report.failure ?? "failed")") }
         switch report.outcome {
         case .passed: return
         case .failed: throw ExitCode(1)

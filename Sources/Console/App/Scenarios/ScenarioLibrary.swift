@@ -56,6 +56,7 @@ extension Scenario {
         for kind in Scenario.kinds(steps) {
             if let reason = host.faultSupport.reason(kind) { return reason }
         }
+        if self.options.catchUpEntries != nil, playground.engine == .etcd { return "needs catch-up-entries, which real etcd does not let one choose" }
         var options: [String] = []
         if let count = self.options.snapshotCount, playground.snapshotCount.map({ $0 > count }) ?? true { options.append("snapshot-count \(count)") }
         if let count = self.options.catchUpEntries, playground.catchUpEntries.map({ $0 > count }) ?? true { options.append("catch-up-entries \(count)") }

@@ -85,7 +85,7 @@ struct ScenarioReport: Codable, Sendable {
         if leaderless.longestMilliseconds > 0 { parts.append("without a leader for \(leaderless.longestMilliseconds) ms at most") }
         parts.append("no write acknowledged for \(canary.longestGapMilliseconds) ms at most")
         let written = load.acknowledgedWrites + canary.acknowledged
-        parts.append("\(ScenarioText.count(written)) acknowledged writes" + (violations.isEmpty && canary.lost == 0 ? ", none lost" : ""))
+        parts.append("\(ScenarioText.count(written)) acknowledged writes" + (written > 0 && violations.isEmpty && canary.lost == 0 ? ", none lost" : ""))
         return "\(outcome.rawValue) in \(String(format: "%.1f", seconds)) s: " + parts.joined(separator: ", ")
     }
 }

@@ -21,7 +21,7 @@ protocol ScenarioStage: AnyObject, Sendable {
 
     /// nil: ends the load and returns when everything that it wrote was read back.
     func setLoad(_ settings: WorkloadSettings?) async throws
-    /// Through any node.
+    /// Through the leader, or any node while none is known.
     func put(_ key: String, _ value: String, timeoutMilliseconds: Int64) async throws
     /// Everything up to now; returns the revision.
     func compact() async throws -> Int64

@@ -151,7 +151,9 @@ final class SessionStage: ScenarioStage {
 
     func put(_ key: String, _ value: String, timeoutMilliseconds: Int64) async throws {
         state.withLock { $0.hasWritten = true }
-        _ = try await session.client.put(key, value, options: CallOptions(timeout: .milliseconds(timeoutMilliseconds)))
+        // Of the leader, where one is known: a node that is cut off takes a write and can answer nothing.
+        let leader = views().agreedLeader.flatMap { endpoints[$0.id] }
+        _ = try await session.client.put(key, value, options: CallOptions(timeout: .milliseconds(timeoutMilliseconds), endpoint: leader))
     }
 
     func compact() async throws -> Int64 {
