@@ -98,9 +98,13 @@ import Testing
         #expect(last() == .speed(2))
         session.press(KeyPress(","))
         #expect(last() == .speed(0.5))
+        let here = session.model.now
         session.press(KeyPress(.right))
-        #expect(last() == .seek(session.model.now.advanced(byMilliseconds: 5_000)))
-        session.press(KeyPress(.left))
+        #expect(last() == .seek(here.advanced(byMilliseconds: 5_000)))
+        // A key held down: each jump goes on from the one before, whether that was heard already or not.
+        session.press(KeyPress(.right), KeyPress(.right))
+        #expect(last() == .seek(here.advanced(byMilliseconds: 15_000)))
+        session.press(KeyPress(.left), KeyPress(.left), KeyPress(.left), KeyPress(.left))
         #expect(last() == .seek(Self.start))
         session.press(KeyPress("}"))
         #expect(last() == .seek(script.moment(5_011_000)))

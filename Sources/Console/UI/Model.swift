@@ -118,6 +118,8 @@ public struct Model: Sendable {
     var recordingPath: String?
     /// Set in a replay.
     var replay: ReplayState?
+    /// A jump that was asked for and not heard yet: the next one starts from there.
+    var replayTarget: Moment?
     var paletteHistory: [String] = []
 
     // MARK: Requests under way

@@ -38,23 +38,28 @@ extension Model {
 
     mutating func performInReplay(_ verb: ReplayVerb, _ commands: inout [Command]) {
         guard let replay else { return }
-        func seek(_ moment: Moment) { commands.append(.replay(.seek(min(max(moment, replay.start), replay.end)))) }
+        let here = replayTarget ?? now
+        func seek(_ moment: Moment) {
+            let target = min(max(moment, replay.start), replay.end)
+            replayTarget = target
+            commands.append(.replay(.seek(target)))
+        }
         switch verb {
         case .playPause:
             // At its end it begins again.
-            if !replay.isPlaying, now >= replay.end { seek(replay.start) }
+            if !replay.isPlaying, here >= replay.end { seek(replay.start) }
             commands.append(.replay(replay.isPlaying ? .pause : .play))
-        case .back: seek(now.advanced(byMilliseconds: -5_000))
-        case .forward: seek(now.advanced(byMilliseconds: 5_000))
-        case .backMinute: seek(now.advanced(byMilliseconds: -60_000))
-        case .forwardMinute: seek(now.advanced(byMilliseconds: 60_000))
+        case .back: seek(here.advanced(byMilliseconds: -5_000))
+        case .forward: seek(here.advanced(byMilliseconds: 5_000))
+        case .backMinute: seek(here.advanced(byMilliseconds: -60_000))
+        case .forwardMinute: seek(here.advanced(byMilliseconds: 60_000))
         case .slower: if let speed = Model.speeds.last(where: { $0 < replay.speed }) { commands.append(.replay(.speed(speed))) }
         case .faster: if let speed = Model.speeds.first(where: { $0 > replay.speed }) { commands.append(.replay(.speed(speed))) }
         case .previousElection:
             // The one whose beginning is on the screen already does not count as before.
-            if let mark = replay.elections.last(where: { now - $0 > 500 }) { seek(mark.advanced(byMilliseconds: -Model.leadMilliseconds)) }
+            if let mark = replay.elections.last(where: { here - $0 > 500 }) { seek(mark.advanced(byMilliseconds: -Model.leadMilliseconds)) }
         case .nextElection:
-            if let mark = replay.elections.first(where: { $0.advanced(byMilliseconds: -Model.leadMilliseconds) > now }) { seek(mark.advanced(byMilliseconds: -Model.leadMilliseconds)) }
+            if let mark = replay.elections.first(where: { $0.advanced(byMilliseconds: -Model.leadMilliseconds) > here }) { seek(mark.advanced(byMilliseconds: -Model.leadMilliseconds)) }
         }
     }
 
@@ -74,6 +79,7 @@ extension Model {
             now = until
             elections.clock = now.microseconds
         }
+        if let target = replayTarget, now >= target || playback.restart != nil { replayTarget = nil }
     }
 
     /// Everything heard is forgotten; where the person is stays.
