@@ -189,6 +189,19 @@ import Testing
         #expect(Self.session(script).model.elections.elections.last?.check == Election.WriteCheck(lost: 1, checked: 1_000))
     }
 
+    /// Without a workload the canary's own watch tells whether its acknowledged writes are there.
+    @Test func theCanaryChecksItsOwnWrites() {
+        var script = Self.killed(verdicts: false)
+        script.add(9_500_000, .canaryCheck(CanaryCheck(acknowledged: 400, confirmed: 398, lost: 2, lostRevisions: [5, 6])))
+        script.add(12_500_000, .canaryCheck(CanaryCheck(acknowledged: 500, confirmed: 497, lost: 3, lostRevisions: [5, 6, 7])))
+        #expect(Self.session(script).model.elections.elections.last?.check == Election.WriteCheck(lost: 1, checked: 497))
+        // A canary that was started anew counts from nothing.
+        var anew = Self.killed(verdicts: false)
+        anew.add(9_500_000, .canaryCheck(CanaryCheck(acknowledged: 400, confirmed: 398, lost: 2)))
+        anew.add(12_500_000, .canaryCheck(CanaryCheck(acknowledged: 50, confirmed: 50)))
+        #expect(Self.session(anew).model.elections.elections.last?.check == Election.WriteCheck(lost: 0, checked: 50))
+    }
+
     @Test func aClusterThatIsPolledIsSaidToBe() {
         let session = Scene.play(.electionsPolled, Size(columns: 120, rows: 36))
         let election = session.model.elections.elections.last

@@ -62,7 +62,7 @@ import Testing
         let events: [DataEvent] = [
             .cluster(Sample.cluster(now: Self.start)), .events([ClusterEvent(id: 1, at: Self.start, kind: .faultOn("n5 disk"))]), .raft(kinds.map { RaftEvent(node: 1, atMicroseconds: 2, term: 3, kind: $0) }),
             .samples([sample]), .metrics([MetricsSample(node: 1, at: Self.start, spanMilliseconds: 1_000, walFsync: coarse)]),
-            .canary([CanaryWrite(dueMicroseconds: 1, tookMicroseconds: 2, outcome: .failed), CanaryWrite(dueMicroseconds: 3, tookMicroseconds: 4, outcome: .retried, revision: 9)]), .isCanaryOn(true),
+            .canary([CanaryWrite(dueMicroseconds: 1, tookMicroseconds: 2, outcome: .failed), CanaryWrite(dueMicroseconds: 3, tookMicroseconds: 4, outcome: .retried, revision: 9)]), .isCanaryOn(true), .canaryCheck(CanaryCheck(acknowledged: 9, confirmed: 8, lost: 1, lostRevisions: [7])),
             .faults([fault]), .faultSupport(FaultSupport(reasons: [.diskFull: "real etcd"])), .logs([LogLine(at: Self.start, node: 1, level: .error, part: "wal", text: "fsync \"slow\"\n")]),
             .scenario(ScenarioProgress(name: "a", title: "b", step: 1, steps: 2, caption: "c", state: .failed("x"))),
             .workload(WorkloadSample(at: Self.start, put: nil, read: nil, failed: 1, putBuckets: [1], putHistogram: histogram)),

@@ -53,7 +53,7 @@ struct Election: Hashable, Sendable, Identifiable {
         var writes: Int
     }
 
-    /// What the workload's checker said once the new leader was in office.
+    /// What the checkers of the workload and of the canary said once the new leader was in office.
     struct WriteCheck: Hashable, Sendable {
         var lost: Int
         var checked: Int

@@ -19,6 +19,11 @@ struct ElectionsState: Hashable, Sendable {
         var violations: Int
     }
 
+    private struct CanaryMark: Hashable, Sendable {
+        var at: Int64
+        var check: CanaryCheck
+    }
+
     static let electionLimit = 500
     static let eventLimit = 4_096
     static let markLimit = 1_024
@@ -48,6 +53,7 @@ struct ElectionsState: Hashable, Sendable {
     private var timers: [UInt64: [TimerReading]] = [:]
     private var requests: [Int64] = []
     private var verdicts: [VerdictMark] = []
+    private var canaryChecks: [CanaryMark] = []
     private var faultHealth: [UInt64: RoleLanes.State] = [:]
     /// Leaders that were seen in office, without how they came to it: listed nowhere, but elections have predecessors.
     private var incumbents: [Election] = []
@@ -275,6 +281,12 @@ struct ElectionsState: Hashable, Sendable {
         for index in elections.indices.suffix(4) { elections[index].check = check(elections[index]) ?? elections[index].check }
     }
 
+    mutating func heard(_ check: CanaryCheck, at now: Moment) {
+        canaryChecks.append(CanaryMark(at: now.microseconds, check: check))
+        if canaryChecks.count > WorkloadSeries.seconds { canaryChecks.removeFirst(60) }
+        for index in elections.indices.suffix(4) { elections[index].check = self.check(elections[index]) ?? elections[index].check }
+    }
+
     /// What was seen from outside: all there is for clusters that are polled.
     mutating func heard(_ events: [ClusterEvent], cluster: ClusterState) {
         seen += events.filter(\.isAboutLeadership)
@@ -430,14 +442,24 @@ struct ElectionsState: Hashable, Sendable {
         return Election.ClientCost(gap: gap, firstAcknowledged: back, failed: hit.count { $0.outcome == .failed }, retried: hit.count { $0.outcome == .retried }, writes: hit.count)
     }
 
+    /// By the workload's checker and by the watch on the canary's key, as far as they ran.
     private func check(_ election: Election) -> Election.WriteCheck? {
         guard let committedAt = election.committedAt ?? election.electedAt else { return nil }
         let next = elections.first { $0.number > election.number }?.lostAt ?? .max
-        guard let after = verdicts.last(where: { $0.at >= committedAt && $0.at < min(next, committedAt + 10_000_000) }) else { return nil }
-        let before = verdicts.last { $0.at <= election.lostAt }?.violations ?? 0
-        // The checker keeps twenty: beyond that it cannot be told what is new.
-        guard before < 20 else { return nil }
-        return Election.WriteCheck(lost: max(0, after.violations - before), checked: after.confirmed)
+        let span = committedAt..<max(committedAt, min(next, committedAt + 10_000_000))
+        var found: Election.WriteCheck?
+        if let after = verdicts.last(where: { span.contains($0.at) }) {
+            let before = verdicts.last { $0.at <= election.lostAt }?.violations ?? 0
+            // The checker keeps twenty: beyond that it cannot be told what is new.
+            if before < 20 { found = Election.WriteCheck(lost: max(0, after.violations - before), checked: after.confirmed) }
+        }
+        if let after = canaryChecks.last(where: { span.contains($0.at) })?.check, after.confirmed + after.lost > 0 {
+            // Each start of the canary counts anew.
+            let before = canaryChecks.last { $0.at <= election.lostAt }?.check
+            let lostBefore = before.map { $0.acknowledged <= after.acknowledged ? $0.lost : 0 } ?? 0
+            found = Election.WriteCheck(lost: (found?.lost ?? 0) + max(0, after.lost - lostBefore), checked: (found?.checked ?? 0) + after.confirmed)
+        }
+        return found
     }
 
     // MARK: What is shown

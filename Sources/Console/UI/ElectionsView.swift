@@ -511,7 +511,7 @@ extension Model {
         } else if election.electedAt == nil || workload.isOn && elections.clock - election.end < 5_000_000 {
             lines.append(("lost writes", [Span("not checked yet", .dim)]))
         } else {
-            lines.append(("lost writes", [Span("not checked", .dim), Span(isNarrow ? "" : " · no workload ran that checks", .faint)]))
+            lines.append(("lost writes", [Span("not checked", .dim), Span(isNarrow ? "" : " · neither workload nor canary ran", .faint)]))
         }
         if election.votes > 0 {
             var spans = [Span("\(election.votes) of \(election.voters)", .text)]

@@ -35,7 +35,7 @@ public struct RecordedEvent: Sendable {
     public static func belongs(_ event: DataEvent) -> Bool { kind(of: event) != nil }
 
     private enum Kind: String, CodingKey {
-        case t, cluster, events, workload, raft, samples, metrics, canary, canaryOn, faults, faultSupport, logs, scenario
+        case t, cluster, events, workload, raft, samples, metrics, canary, canaryOn, canaryCheck, faults, faultSupport, logs, scenario
     }
 
     private static func kind(of event: DataEvent) -> Kind? {
@@ -48,6 +48,7 @@ public struct RecordedEvent: Sendable {
         case .metrics: .metrics
         case .canary: .canary
         case .isCanaryOn: .canaryOn
+        case .canaryCheck: .canaryCheck
         case .faults: .faults
         case .faultSupport: .faultSupport
         case .logs: .logs
@@ -75,6 +76,7 @@ extension RecordedEvent: Codable {
         case .metrics: .metrics(try line.decode([MetricsSample].self, forKey: kind))
         case .canary: .canary(try line.decode([CompactWrite].self, forKey: kind).map(\.write))
         case .canaryOn: .isCanaryOn(try line.decode(Bool.self, forKey: kind))
+        case .canaryCheck: .canaryCheck(try line.decode(CanaryCheck.self, forKey: kind))
         case .faults: .faults(try line.decode([ActiveFault].self, forKey: kind))
         case .faultSupport: .faultSupport(try line.decode(FaultSupport.self, forKey: kind))
         case .logs: .logs(try line.decode([LogLine].self, forKey: kind))
@@ -96,6 +98,7 @@ extension RecordedEvent: Codable {
         case .metrics(let samples): try line.encode(samples, forKey: kind)
         case .canary(let writes): try line.encode(writes.map(CompactWrite.init), forKey: kind)
         case .isCanaryOn(let isOn): try line.encode(isOn, forKey: kind)
+        case .canaryCheck(let check): try line.encode(check, forKey: kind)
         case .faults(let faults): try line.encode(faults, forKey: kind)
         case .faultSupport(let support): try line.encode(support, forKey: kind)
         case .logs(let lines): try line.encode(lines, forKey: kind)

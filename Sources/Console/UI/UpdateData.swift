@@ -19,7 +19,9 @@ extension Model {
         case .metrics(let fresh): latency.heard(fresh)
         case .canary(let writes): elections.heard(writes)
         case .isCanaryOn(let isOn): isCanaryOn = isOn
-        case .canaryCheck(let check): canaryCheck = check
+        case .canaryCheck(let check):
+            canaryCheck = check
+            elections.heard(check, at: now)
         case .faults(let active):
             elections.heard(active, before: faults, at: now)
             latency.heard(active, at: now)
