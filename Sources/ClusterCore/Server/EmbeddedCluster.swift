@@ -44,9 +44,9 @@ public final class EmbeddedCluster: @unchecked Sendable {
     private let latest = NIOLockedValueBox<[MemberID: Life]>([:])
     private final class Life: @unchecked Sendable {
         // @unchecked: weak references are set once, and the runtime clears them atomically.
-        private weak var node: Node?
-        private weak var driver: ReplicaDriver?
-        init(_ node: Node) { (self.node, driver) = (node, node.driver) }
+        private weak var node: Remains?
+        private weak var driver: Remains?
+        init(_ node: Node) { (self.node, driver) = (node.remains, node.driver.remains) }
         /// Its files and its directory lock are closed.
         var isOver: Bool { node == nil && driver == nil }
     }
@@ -172,3 +172,7 @@ public final class EmbeddedCluster: @unchecked Sendable {
         try? await clientGroup.shutdownGracefully()
     }
 }
+
+/// The last property of an object: gone only when all those before it are, unlike a weak reference to the object itself, which is nil as soon
+/// as its end begins.
+final class Remains: Sendable {}

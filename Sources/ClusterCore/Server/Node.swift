@@ -59,6 +59,8 @@ public final class Node: @unchecked Sendable {
     private let endedPromise: EventLoopPromise<NodeError?>
     private enum Phase { case running, stopping, stopped }
     private let phase = NIOLockedValueBox(Phase.running)
+    /// Must stay the last property.
+    let remains = Remains()
 
     /// Loads the files and starts to listen. Returns when clients and peers can connect; does not wait for a leader.
     public static func start(_ configuration: NodeConfiguration, in environment: NodeEnvironment) async throws(NodeError) -> Node {

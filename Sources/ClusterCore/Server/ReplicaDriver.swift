@@ -289,6 +289,8 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     private var lastPublished = Instant.zero
     private var isPublishDue = false
     private var publishesAtOnce = true
+    /// Must stay the last stored property.
+    let remains = Remains()
     /// Between two pictures, unless something changed that people wait for: taking one costs a few microseconds.
     private static let publishInterval = TimeSpan.milliseconds(20)
 
