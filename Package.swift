@@ -90,7 +90,7 @@ let package = Package(
         tests("ClientTests", ["quarterdeck", "Base", "GRPC", "Wire", "Client"] + nio),
         tests("ServerTests", ["Base", "Raft", "Store", "Replica", "GRPC", "Wire", "Server", .product(name: "Logging", package: "swift-log")] + nio),
         tests("UITests", ["UI"], exclude: ["Goldens"]), // read from the source folder
-        tests("TerminalTests", ["quarterdeck", "UI", "CNcurses"]),
+        tests("TerminalTests", ["quarterdeck", "UI", "CNcurses", "Server"]),
         // Real processes: the program itself beside the test bundle, etcd and etcdctl.
         tests("IntegrationTests", ["quarterdeck", "Base", "Client"] + nio),
     ],
