@@ -189,6 +189,15 @@ import Testing
         #expect(Self.session(script).model.elections.elections.last?.check == Election.WriteCheck(lost: 1, checked: 1_000))
     }
 
+    /// The canary is started by the kill itself: no write was acknowledged before.
+    @Test func theGapOfACanaryThatBeganWithTheLossCountsFromTheLoss() throws {
+        var script = ElectionScript(start: Self.start, leader: 1, term: 11)
+        script.kill(10_000_000, leader: 1, heir: 3, term: 11)
+        script.canary(10_000_000, 16_000_000, outages: [(10_000_000, 11_092_000)])
+        let clients = try #require(Self.session(script).model.elections.elections.last?.clients)
+        #expect((1_085_000...1_120_000).contains(clients.gap))
+    }
+
     /// Without a workload the canary's own watch tells whether its acknowledged writes are there.
     @Test func theCanaryChecksItsOwnWrites() {
         var script = Self.killed(verdicts: false)

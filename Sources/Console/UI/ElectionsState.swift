@@ -436,6 +436,8 @@ struct ElectionsState: Hashable, Sendable {
         let answers = window.filter { $0.outcome != .failed }.map { $0.dueMicroseconds + $0.tookMicroseconds }.sorted()
         var gap: Int64 = 0
         for (a, b) in zip(answers, answers.dropFirst()) where b >= election.lostAt { gap = max(gap, b - a) }
+        // A canary that began with the loss has no answer before it to count from.
+        if let first = answers.first, first >= election.lostAt { gap = max(gap, first - max(election.lostAt, window[window.startIndex].dueMicroseconds)) }
         let hit = window.filter { $0.dueMicroseconds + $0.tookMicroseconds >= election.lostAt && $0.dueMicroseconds <= end + 500_000 }
         // Until a write is acknowledged again nobody knows how long the gap is.
         guard let back = answers.first(where: { $0 >= electedAt }), !hit.isEmpty || gap > 0 else { return nil }
