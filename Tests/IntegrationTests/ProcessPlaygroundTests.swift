@@ -21,6 +21,13 @@ enum SystemProcesses {
         return found
     }
 
+    /// What a process has open, beyond the first three: as the links of /proc tell.
+    static func openSockets(_ pid: pid_t) -> Set<String> {
+        let directory = "/proc/\(pid)/fd"
+        let files = (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []
+        return Set(files.compactMap { try? FileManager.default.destinationOfSymbolicLink(atPath: directory + "/" + $0) }.filter { $0.hasPrefix("socket:") })
+    }
+
     /// R, S, T (stopped) ...; nil when there is no such process, or only its exit status.
     static func state(_ pid: pid_t) -> Character? {
         let state = text("/proc/\(pid)/stat").split(separator: ")").last?.dropFirst().first
@@ -80,6 +87,8 @@ extension Integration.ProcessPlaygroundTests {
         try terminal.wait("\(first) back", seconds: 30) { $0.text.contains("3/3") && $0.line(with: "▸\(first)")?.contains("follower") == true }
         let again = try #require(console.processes[first])
         #expect(again != killed)
+        // A connection of the console that a node had too would not end when the console ends it.
+        #expect(SystemProcesses.openSockets(again).isDisjoint(with: SystemProcesses.openSockets(terminal.pid)))
 
         // P: stopped by the system, and going on.
         terminal.send("P")

@@ -578,6 +578,18 @@ void qd_release_stderr(void) {
 
 // MARK: Processes
 
+/// Keeps our files from a program that is about to be started. Sockets of event loops are not all closed by exec, and a connection that we
+/// close stays open as long as somebody else has it.
+static void keep_files(posix_spawn_file_actions_t *actions) {
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 34)
+    posix_spawn_file_actions_addclosefrom_np(actions, 3);
+#else
+    (void)actions;
+    long limit = sysconf(_SC_OPEN_MAX);
+    for (int file = 3; file < (limit > 4096 ? 4096 : limit); file++) fcntl(file, F_SETFD, FD_CLOEXEC);
+#endif
+}
+
 pid_t qd_spawn(char *const arguments[]) {
     posix_spawnattr_t attributes;
     posix_spawn_file_actions_t actions;
@@ -592,6 +604,7 @@ pid_t qd_spawn(char *const arguments[]) {
     posix_spawnattr_setsigdefault(&attributes, &standard);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
     if (original_stderr >= 0) posix_spawn_file_actions_adddup2(&actions, original_stderr, STDERR_FILENO);
+    keep_files(&actions);
     pid_t pid = 0;
     int error = posix_spawnp(&pid, arguments[0], &actions, &attributes, arguments, environ);
     posix_spawn_file_actions_destroy(&actions);
@@ -625,6 +638,7 @@ pid_t qd_start_child(char *const arguments[], char *const environment[], int *in
     else posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO);
     posix_spawn_file_actions_adddup2(&actions, out[1], STDERR_FILENO);
+    keep_files(&actions);
     pid_t pid = 0;
     int error = posix_spawn(&pid, arguments[0], &actions, &attributes, arguments, environment != NULL ? environment : environ);
     posix_spawn_file_actions_destroy(&actions);
@@ -664,7 +678,7 @@ bool qd_remove_at_end(const char *path) {
     posix_spawn_file_actions_adddup2(&actions, ends[0], STDIN_FILENO);
     posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
     posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
-    char *const arguments[] = {"/bin/sh", "-c", 
+    char *const arguments[] = {"/bin/sh", "-c",
                                // Nodes that end at the same moment may still be making files while it removes them.
                                "read -r end; n=0; while rm -rf -- \"$1\"; [ -e \"$1\" ] && [ $n -lt 50 ]; do n=$((n + 1)); sleep 0.1; done", "sh", (char *)path, NULL};
     pid_t pid = 0;
