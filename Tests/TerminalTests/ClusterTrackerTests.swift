@@ -11,7 +11,7 @@ import UI
         let members = [1, 2, 3].map { MemberState(id: $0, name: "n\($0)", endpoint: "127.0.0.1:\($0)2379") }
         var tracker = ClusterTracker(ClusterState(name: "p", kind: .playground, members: members), now: at(0))
         for node in 1...3 as ClosedRange<UInt64> {
-            tracker.heard(event(node, .process(.running), 1))
+            tracker.heard(event(node, .running, 1))
             tracker.streamOpened(node, at: at(2))
         }
         _ = tracker.takeEvents()
@@ -24,8 +24,8 @@ import UI
         return tracker
     }
 
-    private static func event(_ node: UInt64, _ kind: NodeEvent.Kind, _ milliseconds: Int64) -> NodeEvent {
-        NodeEvent(node: node, atMilliseconds: at(milliseconds).milliseconds, kind: kind)
+    private static func event(_ node: UInt64, _ process: NodeProcessState, _ milliseconds: Int64) -> NodeEvent {
+        NodeEvent(node: node, atMilliseconds: at(milliseconds).milliseconds, process: process)
     }
 
     private static func raft(_ node: UInt64, _ kind: RaftEvent.Kind, term: UInt64, _ milliseconds: Int64) -> RaftEvent {
@@ -54,7 +54,7 @@ import UI
         #expect(tracker.state.leader?.name == "n1")
 
         tracker.willChange(1)
-        tracker.heard(Self.event(1, .process(.dead(reason: "killed")), 5_000))
+        tracker.heard(Self.event(1, .dead(reason: "killed"), 5_000))
         tracker.streamEnded(1, at: Self.at(5_010))
         #expect(tracker.state.leader == nil)
         // What the dead one said before does not bring it back.
@@ -164,7 +164,7 @@ import UI
         #expect(!tracker.state.isPushed)
         for node in 1...3 as ClosedRange<UInt64> { tracker.heard(Self.status(node, leader: 1, term: 2), at: Self.at(100), toleranceMilliseconds: 250) }
         #expect(tracker.state.leader?.name == "n1")
-        tracker.heard(Self.event(1, .process(.dead(reason: "killed")), 1_000))
+        tracker.heard(Self.event(1, .dead(reason: "killed"), 1_000))
         tracker.heard(Self.status(1, leader: 1, term: 2), at: Self.at(1_001), toleranceMilliseconds: 250)
         #expect(tracker.state.leader == nil)
         tracker.heard(Self.status(2, leader: 3, term: 3), at: Self.at(2_500), toleranceMilliseconds: 250)
@@ -174,9 +174,9 @@ import UI
 
     @Test func restartTellsHowLongANodeWasAway() {
         var tracker = Self.playground()
-        tracker.heard(Self.event(2, .process(.dead(reason: "disk full")), 1_000))
-        tracker.heard(Self.event(2, .process(.starting), 3_000))
-        tracker.heard(Self.event(2, .process(.running), 3_500))
+        tracker.heard(Self.event(2, .dead(reason: "disk full"), 1_000))
+        tracker.heard(Self.event(2, .starting, 3_000))
+        tracker.heard(Self.event(2, .running, 3_500))
         #expect(tracker.takeEvents().map(\.kind) == [
             .memberDown(member: "n2", reason: "disk full", byYou: false, wasLeader: false), .memberUp(member: "n2", afterMilliseconds: 2_500),
         ])
@@ -184,11 +184,11 @@ import UI
 
     @Test func pausedAndIsolatedNodesAreToldOnce() {
         var tracker = Self.playground()
-        tracker.heard(Self.event(2, .process(.paused), 10))
-        tracker.heard(Self.event(2, .process(.paused), 11))
-        tracker.heard(Self.event(2, .process(.running), 20))
-        tracker.heard(Self.event(2, .process(.isolated), 30))
-        tracker.heard(Self.event(2, .process(.running), 40))
+        tracker.heard(Self.event(2, .paused, 10))
+        tracker.heard(Self.event(2, .paused, 11))
+        tracker.heard(Self.event(2, .running, 20))
+        tracker.heard(Self.event(2, .isolated, 30))
+        tracker.heard(Self.event(2, .running, 40))
         #expect(tracker.takeEvents().map(\.kind) == [.paused(member: "n2"), .resumed(member: "n2"), .isolated(member: "n2"), .rejoined(member: "n2")])
     }
 

@@ -33,7 +33,7 @@ private final class ScriptedHost: NodeHost {
         }
     }
     private func say(_ node: UInt64, _ process: NodeProcessState) {
-        state.withLock { $0.handler }?(NodeEvent(node: node, atMilliseconds: 0, kind: .process(process)))
+        state.withLock { $0.handler }?(NodeEvent(node: node, atMilliseconds: 0, process: process))
     }
 
     func observe(_ handler: @escaping @Sendable (NodeEvent) -> Void) { state.withLock { $0.handler = handler } }
@@ -278,7 +278,7 @@ private func eventually(_ what: Comment, seconds: Int = 30, _ condition: () asyn
         let keeper = Keeper()
         host.observe { [weak board] event in
             board?.heard(event)
-            if case .process(let process) = event.kind { keeper.states.withLock { $0[event.node] = process } }
+            keeper.states.withLock { $0[event.node] = event.process }
         }
         try await host.start()
         var failure: (any Error)?

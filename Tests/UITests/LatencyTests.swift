@@ -216,7 +216,7 @@ enum LatencyScene: String, CaseIterable {
             return model.slowReason(LatencyState.Slow(request: SlowRequest(at: Moment(milliseconds: start), tookMicroseconds: took, operation: "put", key: "k", error: error), valueBytes: value))
         }
         #expect(why(70, 1_000_000) == "no leader (n3 elected, term 12)")
-        #expect(why(45, 150_000).hasPrefix("n2 fsync +20ms"))
+        #expect(why(45, 150_000).hasPrefix("n2 disk: fsync +20 ms"))
         #expect(why(20, 150_000) == "unknown")
         #expect(why(20, 150_000, value: 1_000_000) == "large value (1.0 MB)")
         #expect(why(20, 150_000, error: "not sent: it was due 5 s ago") == "all clients were busy")

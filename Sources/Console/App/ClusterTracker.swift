@@ -294,11 +294,7 @@ struct ClusterTracker {
 
     mutating func heard(_ event: NodeEvent) {
         guard let index = index(event.node) else { return }
-        let at = Moment(milliseconds: event.atMilliseconds)
-        switch event.kind {
-        case .process(let process): self.process(process, index, at: at)
-        case .log: break
-        }
+        process(event.process, index, at: Moment(milliseconds: event.atMilliseconds))
     }
 
     private mutating func process(_ process: NodeProcessState, _ index: Int, at now: Moment) {

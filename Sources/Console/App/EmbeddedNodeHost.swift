@@ -44,8 +44,8 @@ final class EmbeddedNodeHost: NodeHost, @unchecked Sendable {
 
     private static func now() -> Int64 { SystemClock().wall().milliseconds }
 
-    private func say(_ node: UInt64, _ kind: NodeEvent.Kind, at milliseconds: Int64 = EmbeddedNodeHost.now()) {
-        handler.withLockedValue { $0 }?(NodeEvent(node: node, atMilliseconds: milliseconds, kind: kind))
+    private func say(_ node: UInt64, _ process: NodeProcessState) {
+        handler.withLockedValue { $0 }?(NodeEvent(node: node, atMilliseconds: EmbeddedNodeHost.now(), process: process))
     }
 
     private func set(_ node: UInt64, _ process: NodeProcessState) {
@@ -56,7 +56,7 @@ final class EmbeddedNodeHost: NodeHost, @unchecked Sendable {
             if case .dead = process { lives[node]!.startedAtMilliseconds = 0 }
             return true
         }
-        if changed { say(node, .process(process)) }
+        if changed { say(node, process) }
     }
 
     private func runningState(_ id: UInt64) -> NodeProcessState {

@@ -94,20 +94,13 @@ struct NodeStatus: Hashable, Sendable {
     var startedAtMilliseconds: Int64
 }
 
-/// News from a node, at the moment it happens.
+/// A node's process changed its state, at the moment it did.
 struct NodeEvent: Sendable {
-    enum Kind: Hashable, Sendable {
-        /// The process state changed.
-        case process(NodeProcessState)
-        /// A line for the log view.
-        case log(level: String, message: String)
-    }
-
     /// Member id.
     var node: UInt64
     /// Wall clock, milliseconds since 1970, at the node.
     var atMilliseconds: Int64
-    var kind: Kind
+    var process: NodeProcessState
 }
 
 /// What `quarterdeck playground` was asked for.

@@ -118,34 +118,6 @@ struct NodeNames: Hashable, Sendable {
 }
 
 extension Fault {
-    /// A few words: "kill n1", "partition n1 n2 | n3 n4 n5".
-    func words(_ names: NodeNames) -> String {
-        switch self {
-        case .kill(let node): "kill \(names[node])"
-        case .stop(let node): "stop \(names[node])"
-        case .pause(let node): "pause \(names[node])"
-        case .tornTail(let node): "torn log of \(names[node])"
-        case .cut(let from, let to): "cut \(names[from]) → \(names[to])"
-        case .isolate(let node): "cut off \(names[node])"
-        case .partition(let groups): "partition " + groups.map { names.list($0) }.joined(separator: " | ")
-        case .wire(let from, let to, _): "bad links " + (from.map { names[$0] } ?? "all") + " → " + (to.map { names[$0] } ?? "all")
-        case .disk(let node, let fault): "\(names[node]) disk " + {
-            switch fault {
-            case .slow(let milliseconds): "+\(milliseconds) ms"
-            case .stuck: "stuck"
-            case .full: "full"
-            case .broken: "broken"
-            }
-        }()
-        case .clock(let node, let fault): "\(names[node]) clock " + {
-            switch fault {
-            case .jump(let milliseconds): "\(milliseconds < 0 ? "−" : "+")\(abs(milliseconds)) ms"
-            case .drift(let partsPerMillion): "\(partsPerMillion) ppm"
-            }
-        }()
-        }
-    }
-
     /// Enough to end a leadership by itself.
     fileprivate var endsLeadership: Bool {
         switch self {
@@ -286,21 +258,21 @@ struct ElectionFacts {
             }
         } else if let fault, fault.fault.endsLeadership, fault.at > before {
             election.lostAt = min(fault.at, series.first { $0.atMicroseconds > fault.at - ElectionFacts.stampSlack }?.atMicroseconds ?? fault.at)
-            election.cause = .fault(fault.fault.words(names), by: fault.by)
+            election.cause = .fault(FaultText.cause(fault.fault) { names[$0] }, by: fault.by)
         } else if let loss = lanes.first(where: { $0.member == previous })?.lossBefore(end), loss.state == .down, loss.at > before {
             election.lostAt = min(loss.at, series.first { $0.atMicroseconds > loss.at - 2_000_000 }?.atMicroseconds ?? loss.at)
             election.cause = .died(previous)
         } else if let steppedDown, case .steppedDown(let reason) = steppedDown.kind, !series.contains(where: { $0.atMicroseconds < steppedDown.atMicroseconds }) {
             election.lostAt = steppedDown.atMicroseconds
-            election.cause = fault.map { .fault($0.fault.words(names), by: $0.by) } ?? .steppedDown(previous, reason)
+            election.cause = fault.map { fault -> Election.Cause in .fault(FaultText.cause(fault.fault) { names[$0] }, by: fault.by) } ?? .steppedDown(previous, reason)
         } else if let first = series.first {
             switch first.kind {
             case .electionTimeout(let after):
                 election.lostAt = first.atMicroseconds - after
-                election.cause = fault.map { .fault($0.fault.words(names), by: $0.by) } ?? .timer(first.node)
+                election.cause = fault.map { fault -> Election.Cause in .fault(FaultText.cause(fault.fault) { names[$0] }, by: fault.by) } ?? .timer(first.node)
             case .leaderConnectionLost(let lost):
                 election.lostAt = first.atMicroseconds
-                election.cause = fault.map { .fault($0.fault.words(names), by: $0.by) } ?? .connectionLost(lost)
+                election.cause = fault.map { fault -> Election.Cause in .fault(FaultText.cause(fault.fault) { names[$0] }, by: fault.by) } ?? .connectionLost(lost)
             default: election.lostAt = first.atMicroseconds
             }
         }
@@ -385,7 +357,7 @@ struct ElectionFacts {
         for mark in marks where mark.at >= from && mark.at <= to {
             let wasLeader = mark.isOn && election.previous.map { mark.fault.touches($0) } ?? false
             add(mark.at, mark.isOn ? (mark.fault.endsNode ? "✕" : "▲") : "▽", mark.isOn ? .bad : .ok,
-                (mark.isOn ? "" : "healed: ") + "\(mark.fault.words(names)) (\(mark.by))" + (wasLeader ? ", it led" + reign(election) : ""))
+                (mark.isOn ? "" : "healed: ") + "\(FaultText.cause(mark.fault) { names[$0] }) (\(mark.by))" + (wasLeader ? ", it led" + reign(election) : ""))
         }
         if !isFault, let previous = election.previous, !drafts.contains(where: { $0.at <= election.lostAt }) {
             switch election.cause {

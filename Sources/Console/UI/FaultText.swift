@@ -23,6 +23,20 @@ public enum FaultText {
         }
     }
 
+    /// As the cause of what followed: `kill n1`, `partition n1 n2 | n3`.
+    public static func cause(_ fault: Fault, _ name: (UInt64) -> String) -> String {
+        switch fault {
+        case .kill(let node): "kill \(name(node))"
+        case .stop(let node): "stop \(name(node))"
+        case .pause(let node): "pause \(name(node))"
+        case .tornTail(let node): "torn log of \(name(node))"
+        case .cut(let from, let to): "cut \(name(from)) → \(name(to))"
+        case .isolate(let node): "cut off \(name(node))"
+        case .partition(let groups): "partition " + groups.map { $0.map(name).sorted().joined(separator: " ") }.joined(separator: " | ")
+        case .wire, .disk, .clock: line(fault, name)
+        }
+    }
+
     /// The line of its event; nil: its node tells it by what it does (dead, paused, cut off).
     public static func told(_ fault: Fault, _ name: (UInt64) -> String) -> String? {
         switch fault {

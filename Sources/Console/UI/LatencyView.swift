@@ -17,8 +17,6 @@ extension Model {
     }
 
     private func border(_ panel: Panel) -> Canvas.Border { self.panel == panel ? .heavy : .light }
-    private func memberName(_ id: UInt64) -> String { cluster.members.first { $0.id == id }?.name ?? Format.hex(id) }
-
     // MARK: Time
 
     /// How seconds fall on the columns of the heat map.
@@ -123,7 +121,7 @@ extension Model {
         let time = heatTime(columns: area.columns)
         let keys = heatKeys(source)
         var facts: [Span] = []
-        if !source.isWorkload { facts += [Span(latency.node.map(memberName) ?? "all nodes", .text), Span(" · ", .faint)] }
+        if !source.isWorkload { facts += [Span(latency.node.map(name(of:)) ?? "all nodes", .text), Span(" · ", .faint)] }
         facts.append(Span("1 col = \(Format.age(milliseconds: time.step * 1_000))", .dim))
         let isWide = rect.columns >= 100
         if isWide { facts.append(Span(" · brighter = more", .dim)) }
@@ -246,7 +244,7 @@ extension Model {
         let start = Moment(milliseconds: from * 1_000)
         var marks: [LatencyMark] = []
         for span in latency.faults {
-            if span.fault.since >= start { marks.append(LatencyMark(at: span.fault.since, glyph: "▲", slot: .warn, label: faultText(span.fault.fault), rank: 0)) }
+            if span.fault.since >= start { marks.append(LatencyMark(at: span.fault.since, glyph: "▲", slot: .warn, label: faultLine(span.fault.fault), rank: 0)) }
             if let until = span.until, until >= start { marks.append(LatencyMark(at: until, glyph: "▽", slot: .ok, label: "healed", rank: 2)) }
         }
         for event in events where event.at >= start {
@@ -358,7 +356,7 @@ extension Model {
         var row = inside.row + 2 + lines.count
         var remarks: [[Span]] = []
         if let worst = nodeP99(.walFsync).max(by: { $0.p99 < $1.p99 }), cluster.members.count > 1 {
-            remarks.append([Span("slowest disk: ", .dim), Span(memberName(worst.node), .text), Span("  wal fsync p99 ", .dim), Span(Format.milliseconds(worst.p99), Style.latency(worst.p99))])
+            remarks.append([Span("slowest disk: ", .dim), Span(name(of: worst.node), .text), Span("  wal fsync p99 ", .dim), Span(Format.milliseconds(worst.p99), Style.latency(worst.p99))])
         }
         if !isOurs, cluster.kind == .attached { remarks.append([Span("◊ told by our own server only", .faint)]) }
         if row + remarks.count > inside.endRow { row -= 1 }
@@ -563,16 +561,18 @@ extension Model {
         }
         if let lost = events.last(where: { if case .leaderLost = $0.kind { true } else { false } }), lost.at <= end,
            !events.contains(where: { event in if case .elected = event.kind { event.at > lost.at && event.at <= start } else { false } }) { return "no leader" }
-        let faults = latency.faults.filter { span in span.fault.since <= end && (span.until ?? now) >= start && !isHarmless(span.fault.fault) }.map { faultText($0.fault.fault) }
+        let faults = latency.faults.filter { span in span.fault.since <= end && (span.until ?? now) >= start && !isHarmless(span.fault.fault) }.map(\.fault.fault)
+        // A disk that was made slow is named once.
+        let slowed = faults.compactMap { if case .disk(let node, _) = $0 { node } else { nil } }
         // The disks of those seconds: what is over the limit, worst first.
         let from = start.milliseconds / 1_000, to = end.milliseconds / 1_000 + 2
-        let disks = cluster.members.compactMap { member -> (text: String, p99: Int)? in
+        let disks = cluster.members.filter { !slowed.contains($0.id) }.compactMap { member -> (text: String, p99: Int)? in
             guard let sum = latency.sum(latency.keys(.walFsync, nodes: [member.id], now: now), from: from, to: to, isFine: true)?.histogram,
                   let p99 = sum.quantile(0.99), p99 > LatencyState.fsyncLimitMicroseconds else { return nil }
             return ("\(member.name) fsync \(sum.boundsMicroseconds == LatencyHistogram.fineBounds ? "" : "≤")\(Format.milliseconds(p99))ms", p99)
         }.sorted { $0.p99 > $1.p99 }
-        var parts = Array(faults.prefix(2))
-        parts += disks.prefix(2).map(\.text).filter { disk in !faults.contains { $0.hasPrefix(disk.prefix { $0 != " " } + " fsync") } }
+        var parts = faults.prefix(2).map(faultLine)
+        parts += disks.prefix(2).map(\.text)
         if slow.request.operation == "put", slow.valueBytes >= 65_536 { parts.append("large value (\(Format.bytes(slow.valueBytes)))") }
         if !parts.isEmpty { return parts.joined(separator: ", ") }
         if let error = slow.request.error, error.hasPrefix("not sent") { return "all clients were busy" }
@@ -582,28 +582,6 @@ extension Model {
 
     /// A clock that is bent slows nothing by itself.
     private func isHarmless(_ fault: Fault) -> Bool { if case .clock = fault { true } else { false } }
-
-    func faultText(_ fault: Fault) -> String {
-        func end(_ id: UInt64?) -> String { id.map(memberName) ?? "all" }
-        return switch fault {
-        case .kill(let node): "\(memberName(node)) killed"
-        case .stop(let node): "\(memberName(node)) stopped"
-        case .pause(let node): "\(memberName(node)) paused"
-        case .tornTail(let node): "\(memberName(node)) log torn"
-        case .cut(let from, let to): "\(memberName(from))→\(memberName(to)) cut"
-        case .isolate(let node): "\(memberName(node)) cut off"
-        case .partition(let groups): "split " + groups.map { $0.map(memberName).joined(separator: "+") }.joined(separator: " | ")
-        case .wire(let from, let to, let wire):
-            "\(end(from))→\(end(to)) " + [wire.delayMilliseconds > 0 ? "+\(Int(wire.delayMilliseconds))ms" : nil, wire.lossPercent > 0 ? "loss \(Int(wire.lossPercent))%" : nil,
-                                          wire.duplicatePercent > 0 ? "twice \(Int(wire.duplicatePercent))%" : nil, wire.bytesPerSecond.map { Format.bytes($0) + "/s" }].compactMap { $0 }.joined(separator: " ")
-        case .disk(let node, .slow(let milliseconds)): "\(memberName(node)) fsync +\(milliseconds)ms"
-        case .disk(let node, .stuck): "\(memberName(node)) fsync stuck"
-        case .disk(let node, .full): "\(memberName(node)) disk full"
-        case .disk(let node, .broken): "\(memberName(node)) disk EIO"
-        case .clock(let node, .jump(let milliseconds)): "\(memberName(node)) clock \(milliseconds >= 0 ? "+" : "−")\(Format.span(milliseconds: Int64(abs(milliseconds))))"
-        case .clock(let node, .drift(let parts)): "\(memberName(node)) clock \(parts >= 0 ? "+" : "−")\(abs(parts))ppm"
-        }
-    }
 
     // MARK: Verdict
 

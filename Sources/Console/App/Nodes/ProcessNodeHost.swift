@@ -134,8 +134,8 @@ final class ProcessNodeHost: NodeHost {
 
     // MARK: News
 
-    private func say(_ id: UInt64, _ kind: NodeEvent.Kind) {
-        handler.withLock { $0 }?(NodeEvent(node: id, atMilliseconds: Clock.now().milliseconds, kind: kind))
+    private func say(_ id: UInt64, _ process: NodeProcessState) {
+        handler.withLock { $0 }?(NodeEvent(node: id, atMilliseconds: Clock.now().milliseconds, process: process))
     }
 
     private func set(_ id: UInt64, _ state: NodeProcessState, from isExpected: (NodeProcessState) -> Bool = { _ in true }, life process: NodeProcess? = nil) {
@@ -145,7 +145,7 @@ final class ProcessNodeHost: NodeHost {
             if case .dead = state { lives[id]!.startedAtMilliseconds = 0 }
             return true
         }
-        if hasChanged { say(id, .process(state)) }
+        if hasChanged { say(id, state) }
     }
 
     private func heard(_ text: String, from id: UInt64) {

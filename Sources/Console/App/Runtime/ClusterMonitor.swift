@@ -57,12 +57,11 @@ final class ClusterMonitor: ObserverSink {
 
     /// News of an embedded node; called from its threads.
     func post(_ event: NodeEvent) {
-        if case .log = event.kind { return }
         let (lost, call) = state.withLock { state -> (Bool, @Sendable (UInt64) -> Void) in
             state.tracker.heard(event)
             publish(&state)
             var lost = false
-            if case .process(let process) = event.kind, process != .running, process != .starting {
+            if event.process != .running, event.process != .starting {
                 state.lostAt[event.node] = Moment(milliseconds: event.atMilliseconds)
                 lost = true
             }

@@ -42,7 +42,7 @@ actor FaultBoard {
 
     /// The owner of the host hands its news on.
     nonisolated func heard(_ event: NodeEvent) {
-        guard case .process(let process) = event.kind else { return }
+        let process = event.process
         dead.withLock { dead in
             if case .dead = process { dead.insert(event.node) } else { dead.remove(event.node) }
         }
