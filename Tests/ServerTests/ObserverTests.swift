@@ -256,6 +256,12 @@ private final class Observer: Sendable {
             #expect(observers[follower]!.kinds(from: counts[follower]!).contains {
                 if case .voteCast(let vote) = $0 { !vote.preVote && vote.member == second.id.rawValue } else { false }
             })
+            // Asked before answered, also by the clocks of two members: a note is stamped before its message leaves.
+            let asked = try #require(observers[second.id]!.events.last { $0.term == second.term && { if case .voteAsked? = $0.kind { true } else { false } }($0) })
+            let cast = try #require(observers[follower]!.events.last {
+                if case .voteCast(let vote)? = $0.kind { !vote.preVote && vote.member == second.id.rawValue && $0.term == second.term } else { false }
+            })
+            #expect(asked.wallMicroseconds <= cast.wallMicroseconds)
             for id in bed.ids {
                 let events = observers[id]!.events
                 #expect(events.map(\.sequence) == Array(1...UInt64(events.count)), "nothing twice, nothing left out")

@@ -190,6 +190,8 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     }
 
     private func carryOut(at now: Instant, wall: WallTime) {
+        // Before anything leaves: what a peer does about a message comes after what this member says of sending it.
+        let stamp = effects.notes.isEmpty ? 0 : clock.wallMicroseconds()
         for batch in effects.persist { diskThread.submit(.persist(batch)) }
         if !effects.messages.isEmpty { sendToPeers(effects.messages) }
         for commit in effects.backendCommits { backendThread.submit(.commit(commit, backend)) }
@@ -197,7 +199,7 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         for peer in effects.snapshots { sendSnapshot(peer) }
         deliver()
         for note in effects.notes {
-            take(note, at: now, wall: wall)
+            take(note, at: now, wall: wall, wallMicroseconds: stamp)
             if case .cannotApply(let index, let reason) = note {
                 fail("entry \(index.rawValue) of the log cannot be applied (\(reason)); a newer version may be able to")
             }
@@ -205,9 +207,9 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         effects.removeAll()
     }
 
-    private func take(_ note: ReplicaNote, at now: Instant, wall: WallTime) {
+    private func take(_ note: ReplicaNote, at now: Instant, wall: WallTime, wallMicroseconds: Int64) {
         log(note)
-        desk.take(note, term: replica.term, isLearner: replica.isLearner, at: now, wallMicroseconds: clock.wallMicroseconds())
+        desk.take(note, term: replica.term, isLearner: replica.isLearner, at: now, wallMicroseconds: wallMicroseconds)
         observe?(note, wall)
     }
 
@@ -216,7 +218,7 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         loop.preconditionInEventLoop()
         guard !isStopped else { return }
         guard !isPaused else { return pausedNotes.append(note) }
-        take(note, at: clock.now(), wall: clock.wall())
+        take(note, at: clock.now(), wall: clock.wall(), wallMicroseconds: clock.wallMicroseconds())
         if desk.isObserved { scheduleTurn() }
     }
 

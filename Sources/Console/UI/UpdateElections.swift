@@ -126,20 +126,20 @@ extension Model {
             }
         case .killLeader:
             guard let leader = cluster.leader else { return }
-            send(.node("kill \(leader.name)"), &commands) { .addFault($0, .kill(leader.id), milliseconds: nil) }
+            send(.node("kill \(leader.name)"), remark: quorumRemark([.kill(leader.id)]), &commands) { .addFault($0, .kill(leader.id), milliseconds: nil) }
             followElections()
         case .pauseLeader:
             if let paused = pausedMember {
                 send(.node("resume \(paused.name)"), &commands) { .healFault($0, .pause(paused.id)) }
             } else if let leader = cluster.leader {
-                send(.node("pause \(leader.name)"), &commands) { .addFault($0, .pause(leader.id), milliseconds: nil) }
+                send(.node("pause \(leader.name)"), remark: quorumRemark([.pause(leader.id)]), &commands) { .addFault($0, .pause(leader.id), milliseconds: nil) }
                 followElections()
             }
         case .cutOffLeader:
             if let isolated = isolatedMember {
                 send(.node("rejoin \(isolated.name)"), &commands) { .healFault($0, .isolate(isolated.id)) }
             } else if let leader = cluster.leader {
-                send(.node("isolate \(leader.name)"), &commands) { .addFault($0, .isolate(leader.id), milliseconds: nil) }
+                send(.node("isolate \(leader.name)"), remark: quorumRemark([.isolate(leader.id)]), &commands) { .addFault($0, .isolate(leader.id), milliseconds: nil) }
                 followElections()
             }
         case .restartDown:
