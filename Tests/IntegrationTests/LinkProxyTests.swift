@@ -26,8 +26,14 @@ private final class TestSocket {
         }
     }
 
-    static func connected(to port: Int) throws -> TestSocket {
+    /// - Parameter from: the port it comes from; nil: any.
+    static func connected(to port: Int, from: Int? = nil) throws -> TestSocket {
         let socket = TestSocket(make())
+        if let from {
+            var reuse: Int32 = 1
+            setsockopt(socket.descriptor, SOL_SOCKET, SO_REUSEADDR, &reuse, socklen_t(MemoryLayout<Int32>.size))
+            guard withAddress(from, { bind(socket.descriptor, $0, $1) }) == 0 else { throw Late(description: "bind: \(String(cString: strerror(errno)))") }
+        }
         guard withAddress(port, { connect(socket.descriptor, $0, $1) }) == 0 else { throw Late(description: "connect: \(String(cString: strerror(errno)))") }
         return socket
     }
@@ -72,6 +78,9 @@ private final class TestSocket {
     }
 
     /// True once the other end has closed or reset it.
+    /// Nothing more will be sent.
+    func shutDown() { _ = Glibc.shutdown(descriptor, Int32(SHUT_WR)) }
+
     func hasEnded(milliseconds: Int32 = 5_000) -> Bool {
         var byte: UInt8 = 0
         return isReadable(milliseconds: milliseconds) && recv(descriptor, &byte, 1, 0) <= 0
@@ -84,7 +93,7 @@ private final class ProxiedPair {
     let ports: [Int]
     let second: TestSocket
 
-    init(owner: @escaping @Sendable (Int) -> UInt64? = { _ in nil }) async throws {
+    init(owner: @escaping @Sendable (Int, Int) -> UInt64? = { _, _ in nil }) async throws {
         ports = try Ports.free(4)
         second = try TestSocket.listening(on: ports[3])
         proxy = LinkProxy([.init(node: 1, port: ports[0], memberPort: ports[1]), .init(node: 2, port: ports[2], memberPort: ports[3])], owner: owner)
@@ -157,7 +166,7 @@ extension Integration.LinkProxyTests {
     }
 
     @Test func aQuestionNeedsBothDirectionsAndItsAskerIsFoundOut() async throws {
-        let pair = try await ProxiedPair(owner: { _ in 1 })
+        let pair = try await ProxiedPair(owner: { _, _ in 1 })
         for fault in [Fault.cut(from: 1, to: 2), .cut(from: 2, to: 1)] {
             await pair.obey()
             let asking = try pair.ask(ProxiedPair.probe)
@@ -179,9 +188,31 @@ extension Integration.LinkProxyTests {
         let child = try ChildProcess(["/bin/bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/\(port); cat <&3"], in: scratch)
         let connection = try #require(listener.accepted())
         let from = connection.peerPort
-        #expect(SocketOwner.find(from, among: [7: getpid(), 8: child.pid]) == 8)
-        #expect(SocketOwner.find(from, among: [7: getpid()]) == nil)
-        #expect(SocketOwner.find(1, among: [7: getpid(), 8: child.pid]) == nil)
+        // The way back is this process's own.
+        #expect(SocketOwner.find(from, port, among: [7: getpid(), 8: child.pid]) == 8)
+        #expect(SocketOwner.find(port, from, among: [7: getpid(), 8: child.pid]) == 7)
+        #expect(SocketOwner.find(from, port, among: [7: getpid()]) == nil)
+        #expect(SocketOwner.find(1, port, among: [7: getpid(), 8: child.pid]) == nil)
+    }
+
+    /// One that is over stands in the system's table for a minute, without an owner.
+    @Test func aConnectionFromAPortThatWasUsedBeforeIsTold() throws {
+        let ports = try Ports.free(10)
+        let first = try TestSocket.listening(on: ports[0]), second = try TestSocket.listening(on: ports[1])
+        for from in ports[2...] {
+            do {
+                // Who closes first is left with the rest of the connection.
+                let over = try TestSocket.connected(to: ports[0], from: from)
+                let other = try #require(first.accepted())
+                over.shutDown()
+                #expect(other.hasEnded())
+            }
+            let present = try TestSocket.connected(to: ports[1], from: from)
+            let other = try #require(second.accepted())
+            #expect(SocketOwner.find(from, ports[1], among: [7: getpid()]) == 7)
+            #expect(SocketOwner.find(from, ports[0], among: [7: getpid()]) == nil)
+            withExtendedLifetime((present, other)) {}
+        }
     }
 
     @Test func aDelayIsThatOfTheDirection() async throws {

@@ -142,7 +142,7 @@ extension Integration.WorkloadTests {
         await nodes.end()
     }
 
-    /// The leader dies twice under writes; whatever clients felt, nothing that was acknowledged is lost and no read goes back.
+    /// The leader dies twice under writes, and stands still once; whatever clients felt, nothing that was acknowledged is lost and no read goes back.
     @Test(arguments: [WorkloadSettings.Target.all, .leader]) func theVerdictStaysCleanWhenLeadersDie(target: WorkloadSettings.Target) async throws {
         let nodes = try await Nodes()
         let samples = Posted<WorkloadSample>()
@@ -157,12 +157,20 @@ extension Integration.WorkloadTests {
             try await eventually("200 writes after the kill at \(atKill), got \(acknowledged())", seconds: 60) { acknowledged() > atKill + 200 }
             try await nodes.host.restart(leader)
         }
+        // A leader that stands still is missed by the timer only.
+        let before = acknowledged()
+        try await eventually("200 writes more than \(before)") { acknowledged() > before + 200 }
+        let leader = try await nodes.leader()
+        try await nodes.host.pause(leader)
+        let atPause = acknowledged()
+        try await eventually("200 writes after the pause at \(atPause), got \(acknowledged())", seconds: 60) { acknowledged() > atPause + 200 }
+        try await nodes.host.resume(leader)
         workload.stop()
         await task.value
         let last = try #require(samples.all.last)
         #expect(last.isFinal && last.verdict.violations == [], "\(last.verdict.violations)")
         #expect(last.verdict.confirmedWrites == last.verdict.acknowledgedWrites, "\(last.verdict)")
-        // The stall is seen: requests that were due while nobody led took long, and say so.
+        // The stall of the pause is seen: requests that were due while nobody led took long, and say so.
         let slow = samples.all.flatMap(\.slow)
         #expect(!slow.isEmpty && slow.allSatisfy { $0.tookMicroseconds > Workload.slowMicroseconds || $0.error != nil })
         #expect(samples.all.allSatisfy { $0.slow.count <= 20 })

@@ -43,8 +43,8 @@ struct EtcdProgram: NodeProgram {
             ports[node.id] = port
         }
         peerPorts = ports
-        proxy = LinkProxy(nodes.map { .init(node: $0.id, port: $0.peerPort, memberPort: ports[$0.id]!) }) { [processes] port in
-            SocketOwner.find(port, among: processes.pids.withLock { $0 })
+        proxy = LinkProxy(nodes.map { .init(node: $0.id, port: $0.peerPort, memberPort: ports[$0.id]!) }) { [processes] from, to in
+            SocketOwner.find(from, to, among: processes.pids.withLock { $0 })
         }
     }
 
@@ -118,12 +118,15 @@ struct EtcdBinary: Hashable, Sendable {
 
 /// Whose connections are whose, as Linux tells it.
 enum SocketOwner {
-    /// Which of the processes has a TCP connection of 127.0.0.1 from this port; nil: none, or the system does not say.
-    static func find(_ port: Int, among processes: [UInt64: pid_t]) -> UInt64? {
-        let local = "0100007F:" + hex(port)
-        guard let table = ProcFile.text("/proc/net/tcp"),
-              let line = table.split(separator: "\n").first(where: { $0.split(separator: " ", maxSplits: 2).dropFirst().first == local[...] && isConnection($0) }),
-              let inode = line.split(separator: " ").dropFirst(9).first else { return nil }
+    /// Which of the processes has the TCP connection of 127.0.0.1 between these ports, at its first end; nil: none, or the system does not say.
+    static func find(_ from: Int, _ to: Int, among processes: [UInt64: pid_t]) -> UInt64? {
+        // Several connections may come from one port, to different ones; and those that are over still stand in the table for a minute.
+        let ends = ["0100007F:" + hex(from), "0100007F:" + hex(to)]
+        guard let table = ProcFile.text("/proc/net/tcp") else { return nil }
+        let connection = table.split(separator: "\n").lazy.map { $0.split(separator: " ").map(String.init) }.first { fields in
+            fields.count > 9 && fields[1] == ends[0] && fields[2] == ends[1] && fields[9] != "0"
+        }
+        guard let inode = connection?[9] else { return nil }
         let name = "socket:[\(inode)]"
         for (node, process) in processes.sorted(by: { $0.key < $1.key }) {
             let directory = "/proc/\(process)/fd"
@@ -134,9 +137,6 @@ enum SocketOwner {
         }
         return nil
     }
-
-    /// Not a listener, whose remote port is 0.
-    private static func isConnection(_ line: Substring) -> Bool { line.split(separator: " ").dropFirst(2).first?.hasSuffix(":0000") == false }
 
     private static func hex(_ port: Int) -> String {
         let digits = String(port, radix: 16, uppercase: true)

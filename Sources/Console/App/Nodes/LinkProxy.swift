@@ -33,15 +33,15 @@ final class LinkProxy: @unchecked Sendable {
     fileprivate static let headLimitBytes = 16 << 10
 
     private let places: [Place]
-    private let owner: @Sendable (_ port: Int) -> UInt64?
+    private let owner: @Sendable (_ from: Int, _ to: Int) -> UInt64?
     private let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     private let loop: any EventLoop
     private var plan = FaultPlan()
     private var listeners: [any Channel] = []
     private var connections: [ObjectIdentifier: ProxiedConnection] = [:]
 
-    /// - Parameter owner: the member whose process has a connection that comes from this port; nil: unknown, no fault acts on it.
-    init(_ places: [Place], owner: @escaping @Sendable (_ port: Int) -> UInt64? = { _ in nil }) {
+    /// - Parameter owner: the member whose process has the connection between these ports; nil: unknown, no fault acts on it.
+    init(_ places: [Place], owner: @escaping @Sendable (_ from: Int, _ to: Int) -> UInt64? = { _, _ in nil }) {
         self.places = places
         self.owner = owner
         loop = group.next()
@@ -104,7 +104,7 @@ private enum ProxySide { case asking, answering }
 private final class ProxiedConnection: @unchecked Sendable {
     // @unchecked: confined to the loop, as its flows are.
     private let place: LinkProxy.Place
-    private let owner: (Int) -> UInt64?
+    private let owner: (Int, Int) -> UInt64?
     private let plan: () -> FaultPlan
     private let forget: (ObjectIdentifier) -> Void
     private let asking: any Channel
@@ -117,7 +117,7 @@ private final class ProxiedConnection: @unchecked Sendable {
     private let forth: ProxyFlow
     private let back: ProxyFlow
 
-    init(_ channel: any Channel, to place: LinkProxy.Place, owner: @escaping (Int) -> UInt64?, plan: @escaping () -> FaultPlan, forget: @escaping (ObjectIdentifier) -> Void) {
+    init(_ channel: any Channel, to place: LinkProxy.Place, owner: @escaping (Int, Int) -> UInt64?, plan: @escaping () -> FaultPlan, forget: @escaping (ObjectIdentifier) -> Void) {
         asking = channel
         self.place = place
         self.owner = owner
@@ -145,7 +145,7 @@ private final class ProxiedConnection: @unchecked Sendable {
 
     private func know(_ request: RequestHead) {
         isKnown = true
-        if let source = request.from ?? asking.remoteAddress?.port.flatMap(owner), source != place.node {
+        if let source = request.from ?? owner(asking.remoteAddress?.port ?? 0, asking.localAddress?.port ?? 0), source != place.node {
             if request.carriesMessagesForth { forth.link = (source, place.node) }
             if request.carriesMessagesBack { back.link = (place.node, source) }
             forth.treatment = forth.treatment(in: plan())
