@@ -76,28 +76,29 @@ import Testing
         let runner = ReplayRunner(recording, mailbox: mailbox)
         var model = Model(size: Size(columns: 120, rows: 36), now: runner.now(), cluster: recording.header.cluster)
         func hear() { for event in mailbox.take() { _ = update(&model, .data(event), at: runner.now()) } }
-        func wait(_ condition: () -> Bool) async throws {
+        // Blocking: a task that sleeps waits for the test threads, which other suites keep busy for seconds.
+        func wait(_ condition: () -> Bool) throws {
             let limit = ContinuousClock.now + .seconds(20)
             while !condition() {
                 hear()
                 guard ContinuousClock.now < limit else { throw CommandFailure(description: "did not happen") }
-                try await Task.sleep(for: .milliseconds(5))
+                Thread.sleep(forTimeInterval: 0.005)
             }
         }
         runner.start()
-        try await wait { model.replay?.loadedPercent == 100 }
+        try wait { model.replay?.loadedPercent == 100 }
         #expect(model.replay?.elections.count == 2)
         runner.perform(.replay(.pause))
         runner.perform(.replay(.seek(recording.end)))
-        try await wait { model.elections.elections.count == 2 }
+        try wait { model.elections.elections.count == 2 }
         #expect(runner.now() == recording.end)
         runner.perform(.replay(.seek(recording.header.start.advanced(byMilliseconds: 10_000))))
-        try await wait { model.elections.elections.count == 1 }
+        try wait { model.elections.elections.count == 1 }
         #expect(model.now == runner.now() && model.replay?.position == recording.header.start.advanced(byMilliseconds: 10_000))
         // A hundred times as fast: fourteen seconds in a moment, and there it stops.
         runner.perform(.replay(.speed(100)))
         runner.perform(.replay(.play))
-        try await wait { model.replay?.isPlaying == false && model.elections.elections.count == 2 }
+        try wait { model.replay?.isPlaying == false && model.elections.elections.count == 2 }
         #expect(runner.now() == recording.end)
         // Nothing can be done to it.
         runner.perform(.addFault(RequestID(number: 9), .kill(1), milliseconds: nil))

@@ -84,6 +84,29 @@ import Testing
         expectGolden(text, "recording")
     }
 
+    /// However a recording is cut into pieces, the same elections come of it: a busy machine hears it in other pieces than an idle one.
+    @Test func piecesMakeNoDifference() throws {
+        let script = ElectionScript.minute(start: Self.start)
+        let (header, events) = try Self.decoded(try Self.lines(script, until: 24_000_000))
+        let end = script.moment(24_000_000)
+        func elections(_ cuts: [Int64]) -> [Election] {
+            var session = Session(Size(columns: 120, rows: 36))
+            session.tell(.playback(Playback(events: [], restart: header)))
+            var next = 0
+            for moment in cuts.map({ script.moment($0) }) + [end] {
+                let count = events.firstIndex { $0.at > moment } ?? events.count
+                session.tell(.playback(Playback(events: events[next..<max(next, count)], until: moment)))
+                next = max(next, count)
+            }
+            return session.model.elections.elections
+        }
+        let whole = elections([])
+        #expect(whole.count == 2)
+        for cut in stride(from: 0 as Int64, to: 24_000_000, by: 391_000) { #expect(elections([cut]) == whole, "cut at \(cut) us") }
+        #expect(elections(Array(stride(from: 0 as Int64, to: 24_000_000, by: 25_000))) == whole)
+        #expect(elections(Array(stride(from: 0 as Int64, to: 24_000_000, by: 2_500_000))) == whole)
+    }
+
     @Test func keysOfAReplay() throws {
         let script = ElectionScript.minute(start: Self.start)
         let (header, events) = try Self.decoded(try Self.lines(script))
