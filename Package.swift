@@ -92,7 +92,7 @@ let package = Package(
         tests("UITests", ["UI"], exclude: ["Goldens"]), // read from the source folder
         tests("TerminalTests", ["quarterdeck", "UI", "CNcurses", "Server"]),
         // Real processes: the program itself beside the test bundle, etcd and etcdctl.
-        tests("IntegrationTests", ["quarterdeck", "Base", "Client"] + nio),
+        tests("IntegrationTests", ["quarterdeck", "Base", "Client", "Server", "UI"] + nio),
     ],
     swiftLanguageModes: [.v6]
 )

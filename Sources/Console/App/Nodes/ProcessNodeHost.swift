@@ -85,6 +85,8 @@ final class ProcessNodeHost: NodeHost {
 
     private func start(_ node: HostedNode) async throws {
         let id = node.id
+        // What is still said of the life before is about nobody any more: it must not end the new one.
+        lives.withLock { $0[id]!.process = nil }
         set(id, .starting)
         let environment = ProcessInfo.processInfo.environment.filter { !$0.key.hasPrefix("ETCD_") || $0.key == "ETCD_UNSUPPORTED_ARCH" }
         let process: NodeProcess
