@@ -34,6 +34,9 @@ let package = Package(
         .library(name: "ClusterCore", targets: ["Server", "Replica", "Store", "Raft", "Log", "Base", "PosixDisk", "LMDBBackend"]),
         .library(name: "Client", targets: ["Client"]),
     ],
+    traits: [
+        .trait(name: "PlantedFaults", description: "Lets the simulator plant known faults in the engine, to prove that it notices them. Never for a build that serves."),
+    ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
         .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
@@ -47,7 +50,7 @@ let package = Package(
     ],
     targets: [
         // MARK: ClusterCore: pure cores
-        core("Base"),
+        .target(name: "Base", path: "Sources/ClusterCore/Base", swiftSettings: [.define("PLANTED_FAULTS", .when(traits: ["PlantedFaults"]))]),
         core("Raft", ["Base", .product(name: "DequeModule", package: "swift-collections")]),
         core("Log", ["Base", "Raft", "CISAL"]),
         core("Store", ["Base", "CISAL", .product(name: "DequeModule", package: "swift-collections")]),
@@ -81,6 +84,10 @@ let package = Package(
         ] + nio, path: "Sources/Console/App"),
 
         // MARK: Tests
+        // The simulator is a library: `quarterdeck simulate`, the small program `simulate` (no sockets: builds in a minute) and the tests share it.
+        .target(name: "Simulation", dependencies: ["Base", "Raft", "Log", "Store", "Replica", .product(name: "HeapModule", package: "swift-collections")],
+                path: "Tests/Simulation"),
+        tests("SimulationTests", ["Base", "Raft", "Log", "Store", "Replica", "Simulation"]),
         tests("RaftTests", ["Base", "Raft"]),
         tests("LogTests", ["Base", "Raft", "Log", "PosixDisk"]),
         tests("LMDBBackendTests", ["Base", "Store", "LMDBBackend"]),

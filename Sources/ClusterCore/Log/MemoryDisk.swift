@@ -18,13 +18,21 @@ public final class MemoryDisk: Disk, @unchecked Sendable {
         public var after: Int
         /// errno
         public var code: Int32
-        /// Fails every later call too, as after a power cut.
+        /// Fails every later call too.
         public var staysOn: Bool
+        /// The power goes off: the call has no effect at all, and what was not synced stays for `crash` to decide about.
+        public var isPowerCut = false
         public init(_ operation: Operation?, after: Int = 0, code: Int32 = MemoryDisk.ioError, staysOn: Bool = false) {
             self.operation = operation
             self.after = after
             self.code = code
             self.staysOn = staysOn
+        }
+        /// From the call after `calls` more on nothing reaches the disk.
+        public static func powerCut(after calls: Int) -> Fault {
+            var fault = Fault(nil, after: calls, staysOn: true)
+            fault.isPowerCut = true
+            return fault
         }
     }
 
@@ -40,6 +48,8 @@ public final class MemoryDisk: Disk, @unchecked Sendable {
     /// Calls so far, failed ones included.
     public private(set) var calls = 0
     public private(set) var syncs = 0
+    /// A power cut has struck.
+    public private(set) var isOff = false
     /// All files together may grow to this many bytes; nil is endless.
     public var capacityBytes: Int?
 
@@ -201,6 +211,7 @@ public final class MemoryDisk: Disk, @unchecked Sendable {
                 continue
             }
             let code = faults[i].code
+            if faults[i].isPowerCut { isOff = true }
             if !faults[i].staysOn { faults.remove(at: i) }
             throw Self.error("\(operation)", path, code)
         }
@@ -415,7 +426,7 @@ private final class MemoryFile: DiskFile {
             try disk.checkRoom(for: Int(offset) + bytes.count - content.bytes.count, path)
         } catch {
             // A write that fails may have begun.
-            content.apply(.write(offset: Int(offset), bytes: Array(bytes.prefix(bytes.count / 2))))
+            if !disk.isOff { content.apply(.write(offset: Int(offset), bytes: Array(bytes.prefix(bytes.count / 2)))) }
             throw error
         }
         content.apply(.write(offset: Int(offset), bytes: Array(bytes)))
@@ -427,7 +438,7 @@ private final class MemoryFile: DiskFile {
             try disk.count(.sync, path)
         } catch {
             // The kernel marks the pages clean: still read back, never written again, and the next sync reports success.
-            content.pending.removeAll()
+            if !disk.isOff { content.pending.removeAll() }
             throw error
         }
         content.sync()

@@ -81,21 +81,31 @@ public final class Node: @unchecked Sendable {
         options.name = configuration.name
         options.clientURLs = configuration.advertiseClientURLs.map(\.description)
         let identity = NodeIdentity(cluster: cluster, member: own, name: configuration.name, options: options)
-        let files = NodeFiles(dataDirectory: configuration.effectiveDataDirectory, disk: environment.disk, wrapBackend: environment.wrapBackend)
+        let dataDirectory = configuration.effectiveDataDirectory
         let lock: DirectoryLock
-        do { lock = try DirectoryLock(directory: files.dataDirectory) } catch { throw NodeError.dataDirectory("\(error)") }
+        do { lock = try DirectoryLock(directory: dataDirectory) } catch { throw NodeError.dataDirectory("\(error)") }
         // Loading takes as long as the store is large, and as long as the disk is stuck: neither on a loop nor on a thread that others wait for.
         let mapSize = LMDBBackend.mapSizeBytes(quotaBytes: Int(min(options.effectiveQuotaBytes, 1 << 40)))
+        let stores = LMDBStoreFiles(directory: LMDBStoreFiles.directory(in: dataDirectory), disk: environment.disk, mapSizeBytes: mapSize,
+                                    wrapBackend: environment.wrapBackend)
         let opened = try await onOwnThread("\(configuration.name)-start") {
-            UncheckedBox(try files.open(identity: LogIdentity(cluster: cluster, member: own), members: members, mapSizeBytes: mapSize,
-                                       mayFound: !configuration.isExistingCluster))
+            let files = MemberFiles(dataDirectory: dataDirectory, disk: environment.disk, stores: stores)
+            do throws(MemberFiles.Fault) {
+                return UncheckedBox(try files.open(identity: LogIdentity(cluster: cluster, member: own), members: members,
+                                                   mayFound: !configuration.isExistingCluster))
+            } catch .mayNotFound {
+                throw NodeError.configuration("--initial-cluster-state existing: joining a running cluster is not supported yet, and \(dataDirectory) holds no member; "
+                    + "use an existing --data-dir, or new to found a cluster")
+            } catch {
+                throw NodeError.dataDirectory("\(error)")
+            }
         }
         let state = opened.value.state
         var logger = environment.logger
         logger[metadataKey: "member"] = "\(configuration.name)"
         if let repair = opened.value.repair { logger.warning("\(repair)") }
         guard state.membership.member(own) != nil else {
-            throw NodeError.dataDirectory("\(files.dataDirectory) belongs to another member: point this member at its own data directory")
+            throw NodeError.dataDirectory("\(dataDirectory) belongs to another member: point this member at its own data directory")
         }
 
         let loop = environment.replicaGroup.next()
@@ -129,9 +139,9 @@ public final class Node: @unchecked Sendable {
                     number += 1
                     return number
                 }
-                return (try files.openStore(number, mapSizeBytes: mapSize), { files.removeStore(number) })
+                return (try stores.open(number), { stores.remove(number) })
             }, completed: { received, answer in
-                Node.install(received, answer, on: driver, files: files, backendThread: backendThread, logger: logger)
+                Node.install(received, answer, on: driver, stores: stores, backendThread: backendThread, logger: logger)
             })
         }, post: { driver.post($0) })
         let sender = SnapshotSender(identity: identity, loop: loop, links: environment.links, generator: generator.split("snapshots \(own)"), metrics: metrics,
@@ -352,12 +362,12 @@ public final class Node: @unchecked Sendable {
 
     // MARK: Snapshots from the leader
 
-    private static func loadSnapshot(_ received: SnapshotIntake.Received, files: NodeFiles,
+    private static func loadSnapshot(_ received: SnapshotIntake.Received, stores: LMDBStoreFiles,
                                      logger: Logger) -> UncheckedBox<(ReplicaState, any BackendReader)>? {
         do {
             let reader = try received.backend.makeReader()
             let state = try ReplicaState.load(from: reader)
-            try files.disk.syncDirectory(files.storeDirectory)
+            try stores.sync()
             return UncheckedBox((state, reader))
         } catch {
             logger.error("snapshot cannot be used", metadata: ["reason": "\(error)"])
@@ -367,7 +377,7 @@ public final class Node: @unchecked Sendable {
 
     /// A whole snapshot has arrived in a file of its own: loads it, and when the member still wants it, switches over. On the
     /// replica loop.
-    private static func install(_ received: SnapshotIntake.Received, _ answer: @escaping (Bool) -> Void, on driver: ReplicaDriver, files: NodeFiles,
+    private static func install(_ received: SnapshotIntake.Received, _ answer: @escaping (Bool) -> Void, on driver: ReplicaDriver, stores: LMDBStoreFiles,
                                 backendThread: BackendThread, logger: Logger) {
         let answer = UncheckedBox(answer)
         guard driver.wants(received.metadata) else {
@@ -375,7 +385,7 @@ public final class Node: @unchecked Sendable {
             return answer.value(false)
         }
         backendThread.submit(.run {
-            let loaded = loadSnapshot(received, files: files, logger: logger)
+            let loaded = loadSnapshot(received, stores: stores, logger: logger)
             driver.loop.execute {
                 driver.whenNoCommitIsInFlight { driver in
                     guard let (state, reader) = loaded?.value, driver.wants(received.metadata) else {

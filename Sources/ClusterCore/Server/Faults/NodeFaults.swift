@@ -1,5 +1,6 @@
 import Base
 import Log
+import Replica
 import PosixDisk
 
 /// One node's share of a plan, at the seams that its environment offers: disk, backend, clock and links. Outlives the node: one that starts
@@ -42,7 +43,7 @@ public final class NodeFaults: Sendable {
         do {
             let lock = try DirectoryLock(directory: dataDirectory)
             return try withExtendedLifetime(lock) {
-                try WriteAheadLog.tear(directory: NodeFiles(dataDirectory: dataDirectory, disk: disk).logDirectory, disk: disk,
+                try WriteAheadLog.tear(directory: MemberFiles.logDirectory(in: dataDirectory), disk: disk,
                                        identity: LogIdentity(cluster: Identifiers.cluster(members: founders), member: member))
             }
         } catch {

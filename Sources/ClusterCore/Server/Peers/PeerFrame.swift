@@ -15,6 +15,22 @@ struct PeerFrame {
         case snapshotEnd = 4
         /// The receiver has the whole snapshot, durably.
         case snapshotAccepted = 5
+
+        init(_ piece: SnapshotPiece.Kind) {
+            switch piece {
+            case .begin: self = .snapshotBegin
+            case .chunk: self = .snapshotChunk
+            case .end: self = .snapshotEnd
+            }
+        }
+        var snapshotPiece: SnapshotPiece.Kind? {
+            switch self {
+            case .snapshotBegin: .begin
+            case .snapshotChunk: .chunk
+            case .snapshotEnd: .end
+            case .messages, .snapshotAccepted: nil
+            }
+        }
     }
     static let headerSize = 36
     /// Beyond this a length is damage or an attack: an append message carries about 1 MiB, or one entry of any legal size.

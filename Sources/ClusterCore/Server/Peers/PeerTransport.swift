@@ -425,7 +425,7 @@ private final class PeerReceiver: ChannelInboundHandler {
                 case .snapshotBegin, .snapshotChunk, .snapshotEnd:
                     guard delivers else { return context.close(promise: nil) }
                     if intake == nil { intake = transport.makeIntake(context.channel, from: frame.from) }
-                    intake!.take(frame.kind, payload)
+                    if let kind = frame.kind.snapshotPiece { intake!.take(kind, payload) }
                 case .snapshotAccepted: break
                 }
             }) {}

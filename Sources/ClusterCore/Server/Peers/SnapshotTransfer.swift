@@ -14,7 +14,6 @@ import Store
 /// Sends one snapshot at a time to a peer.
 final class SnapshotSender: @unchecked Sendable {
     // @unchecked: immutable but for what is under a lock.
-    static let chunkBytes = 1 << 20
     /// Without a byte in either direction for this long the transfer is given up; loading a large store takes seconds.
     static let stallTimeout = TimeAmount.seconds(60)
     /// What a chunk that a faulty link loses costs: the time after which TCP sends again.
@@ -74,7 +73,7 @@ final class SnapshotSender: @unchecked Sendable {
         guard !links.isCut(from: identity.member, to: peer.id) else { throw Refused(description: "the link is cut") }
         let reader = try backend.makeReader()
         defer { reader.release() }
-        guard let metadata = try ReplicaState.position(in: reader) else { throw Refused(description: "the backend is empty") }
+        var cutter = try SnapshotCutter(reader)
         let answer = loop.makePromise(of: Void.self)
         let channel = try ClientBootstrap(group: loop)
             .connectTimeout(.seconds(2))
@@ -103,42 +102,9 @@ final class SnapshotSender: @unchecked Sendable {
                 rest = rest.dropFirst(slice.count)
             }
         }
-        try write(.snapshotBegin) {
-            $0.write(metadata.position.index.rawValue)
-            $0.write(metadata.position.term.rawValue)
-        }
-        var total: UInt64 = 0
-        // The meta table goes last: a copy that ends early has no applied index and is never mistaken for a whole one.
-        for table in Table.allCases.filter({ $0 != .meta }) + [.meta] {
-            var from: [UInt8]? = []
-            while let start = from {
-                from = nil
-                var chunk = ByteWriter(capacity: SnapshotSender.chunkBytes + 4096)
-                var count: UInt64 = 0
-                try reader.scan(table, from: start) { key, value in
-                    if chunk.bytes.count >= SnapshotSender.chunkBytes {
-                        from = [UInt8](key)
-                        return false
-                    }
-                    chunk.writeVarint(UInt64(key.count))
-                    chunk.write(key)
-                    chunk.writeVarint(UInt64(value.count))
-                    chunk.write(value)
-                    count += 1
-                    return true
-                }
-                guard count > 0 else { break }
-                total += count
-                try write(.snapshotChunk) {
-                    $0.write(table.rawValue)
-                    $0.writeVarint(count)
-                    $0.write(chunk.bytes)
-                }
-            }
-        }
-        try write(.snapshotEnd) { $0.write(total) }
+        while let piece = try cutter.next() { try write(PeerFrame.Kind(piece.kind)) { $0.write(piece.payload) } }
         try answer.futureResult.wait()
-        logger.info("snapshot sent", metadata: ["peer": "\(peer.id)", "index": "\(metadata.position.index.rawValue)", "entries": "\(total)"])
+        logger.info("snapshot sent", metadata: ["peer": "\(peer.id)", "index": "\(cutter.metadata.position.index.rawValue)", "entries": "\(cutter.entries)"])
     }
 
     /// Keeps a chunk back for as long as the link's faults want it. The stream is one chunk at a time, as over a connection whose window is a
@@ -224,8 +190,7 @@ final class SnapshotIntake: @unchecked Sendable {
     private let makeBackend: @Sendable () throws -> (backend: any Backend, discard: @Sendable () -> Void)
     private let completed: (Received, _ answer: @escaping (Bool) -> Void) -> Void
     private let logger: Logger
-    private var file: (backend: any Backend, discard: @Sendable () -> Void)?
-    private var received: UInt64 = 0
+    private var file: (assembly: SnapshotAssembly, discard: @Sendable () -> Void)?
     private var isAbandoned = false
 
     init(channel: any Channel, identity: NodeIdentity, peer: MemberID, backendThread: BackendThread, logger: Logger,
@@ -240,20 +205,12 @@ final class SnapshotIntake: @unchecked Sendable {
         self.completed = completed
     }
 
-    func take(_ kind: PeerFrame.Kind, _ payload: UnsafeRawBufferPointer) {
+    func take(_ kind: SnapshotPiece.Kind, _ payload: UnsafeRawBufferPointer) {
         let bytes = [UInt8](payload)
         _ = channel.setOption(.autoRead, value: false)
         backendThread.submit(.run { [self] in
             do {
-                switch kind {
-                case .snapshotBegin:
-                    file?.discard()
-                    file = try makeBackend()
-                    received = 0
-                case .snapshotChunk: try write(bytes)
-                case .snapshotEnd: return try finish(bytes)
-                default: break
-                }
+                if try write(SnapshotPiece(kind: kind, payload: bytes)) { return }
                 channel.eventLoop.execute { [self] in _ = channel.setOption(.autoRead, value: true) }
             } catch {
                 logger.warning("snapshot not received", metadata: ["peer": "\(peer)", "reason": "\(error)"])
@@ -264,33 +221,19 @@ final class SnapshotIntake: @unchecked Sendable {
         })
     }
 
-    private func write(_ bytes: [UInt8]) throws {
-        guard let file else { throw SnapshotSender.Refused(description: "a chunk without a beginning") }
-        var batch = BackendBatch()
-        try bytes.withUnsafeBytes { (raw: UnsafeRawBufferPointer) throws -> Void in
-            var reader = ByteReader(raw)
-            let number = try reader.readByte()
-            guard let table = Table(rawValue: number) else { throw DecodingFault.malformed("table \(number)") }
-            let count = try reader.readVarint()
-            guard count <= UInt64(raw.count) else { throw DecodingFault.truncated }
-            for _ in 0..<count {
-                let key = try reader.readCounted()
-                batch.put(table, key, try reader.readCounted())
-            }
-            received += count
+    /// - Returns: whether that was the last piece.
+    private func write(_ piece: SnapshotPiece) throws -> Bool {
+        if piece.kind == .begin {
+            file?.discard()
+            file = nil
+            let made = try makeBackend()
+            file = (SnapshotAssembly(into: made.backend), made.discard)
+            return false
         }
-        try file.backend.commit(batch)
-    }
-
-    private func finish(_ bytes: [UInt8]) throws {
-        guard let file else { throw SnapshotSender.Refused(description: "an end without a beginning") }
-        let announced = bytes.reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
-        guard announced == received else { throw SnapshotSender.Refused(description: "\(received) of \(announced) entries arrived") }
-        guard let metadata = try ReplicaState.position(in: try file.backend.makeReader()) else {
-            throw SnapshotSender.Refused(description: "no applied index in it")
-        }
-        self.file = nil
-        let whole = Received(metadata: metadata, from: peer, backend: file.backend, discard: file.discard)
+        guard file != nil else { throw SnapshotStreamFault.outOfOrder(piece.kind) }
+        guard let metadata = try file!.assembly.take(piece) else { return false }
+        let whole = Received(metadata: metadata, from: peer, backend: file!.assembly.backend, discard: file!.discard)
+        file = nil
         channel.eventLoop.execute { [self] in
             completed(whole) { [self] accepted in
                 guard accepted else { return channel.close(promise: nil) }
@@ -299,6 +242,7 @@ final class SnapshotIntake: @unchecked Sendable {
                 _ = channel.writeAndFlush(channel.allocator.buffer(bytes: writer.bytes))
             }
         }
+        return true
     }
 
     /// The connection is gone: what was received so far is useless.
