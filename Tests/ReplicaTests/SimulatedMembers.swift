@@ -64,7 +64,7 @@ final class SimulatedMembers {
     subscript(id: MemberID) -> Host { member(id)! }
     func member(_ id: MemberID) -> Host? { members.first { $0.id == id } }
     var wall: WallTime { WallTime(milliseconds: now.nanoseconds / 1_000_000) }
-    var leader: Host? { members.filter { $0.replica?.isLeader == true && !$0.isPaused }.max { $0.replica!.term < $1.replica!.term } }
+    var leader: Host? { members.filter { $0.replica?.isLeader == true && !$0.isPaused && !$0.replica!.isHalted }.max { $0.replica!.term < $1.replica!.term } }
 
     // MARK: Life and death
 

@@ -313,6 +313,9 @@ extension Replica {
         return true
     }
 
+    /// The table; or what this member was told when it joined, as long as it has not found itself there.
+    public var knownMembers: [Member] { contacts.isEmpty ? membership.members : contacts }
+
     /// Whom this member talks to: everyone in the table, and while it has not found itself there, those that it was told of when it joined.
     public var peers: [Member] {
         var all = contacts

@@ -11,6 +11,8 @@ public struct ReplicaState {
     public var configuration: Configuration
     /// The last log entry that the backend reflects.
     public var applied: LogPosition
+    /// Of everything applied so far.
+    public var stateHash: StateHash
     /// Whom a member that joins was told of, until it has found itself in the table.
     public var contacts: [Member] = []
 
@@ -35,7 +37,7 @@ public struct ReplicaState {
     static let contactsKey = Array("quarterdeck_contacts".utf8)
 
     /// The facts that every commit carries, so that data and applied index are never apart. (etcd 3.5.0's incident)
-    static func writeMeta(applied: LogPosition, configuration: Configuration, into batch: inout BackendBatch) {
+    static func writeMeta(applied: LogPosition, configuration: Configuration, stateHash: StateHash, into batch: inout BackendBatch) {
         var index = ByteWriter(capacity: 8)
         index.writeBigEndian(applied.index.rawValue)
         var term = ByteWriter(capacity: 8)
@@ -43,6 +45,9 @@ public struct ReplicaState {
         batch.put(.meta, appliedIndexKey, index.bytes)
         batch.put(.meta, appliedTermKey, term.bytes)
         batch.put(.meta, configurationKey, configuration.json())
+        var hash = ByteWriter(capacity: 8)
+        hash.writeBigEndian(stateHash.rawValue)
+        batch.put(.meta, MetaKey.stateHash, hash.bytes)
     }
 
     /// The first commit of a new member: who belongs to the cluster, before any log entry.
@@ -52,7 +57,7 @@ public struct ReplicaState {
             batch.put(.members, Membership.key(of: member.id), member.json())
         }
         writeMeta(applied: .zero, configuration: Configuration(voters: members.filter { !$0.isLearner }.map(\.id),
-                                                               learners: members.filter(\.isLearner).map(\.id)), into: &batch)
+                                                               learners: members.filter(\.isLearner).map(\.id)), stateHash: .initial, into: &batch)
         return batch
     }
 
@@ -60,15 +65,8 @@ public struct ReplicaState {
     /// says from its first entry on who the members are, or with a snapshot; so they equal everyone else's at the same index.
     public static func join(_ contacts: [Member]) -> BackendBatch {
         var batch = BackendBatch()
-        var text = JSONText()
-        text.raw("[")
-        for (i, contact) in contacts.enumerated() {
-            if i > 0 { text.raw(",") }
-            text.bytes.append(contentsOf: contact.json())
-        }
-        text.raw("]")
-        batch.put(.meta, contactsKey, text.bytes)
-        writeMeta(applied: .zero, configuration: Configuration(voters: []), into: &batch)
+        batch.put(.meta, contactsKey, Member.encodeList(contacts))
+        writeMeta(applied: .zero, configuration: Configuration(voters: []), stateHash: .initial, into: &batch)
         return batch
     }
 
@@ -95,6 +93,8 @@ public struct ReplicaState {
     /// Reads every table. Takes about a second for a million revisions, so not on a loop that carries heartbeats.
     public static func load(from reader: any BackendReader) throws(LoadError) -> ReplicaState {
         guard let position = try position(in: reader) else { throw .corrupt(.meta, "no applied index") }
+        let stateHash: StateHash
+        do { stateHash = StateHash(rawValue: try reader.get(.meta, MetaKey.stateHash, { bigEndian($0) }) ?? 0) } catch { throw .backend(error) }
         let store: KeyValueStore
         do { store = try KeyValueStore.load(from: reader) } catch { throw .store(error) }
         var leases: LeaseTable
@@ -121,7 +121,7 @@ public struct ReplicaState {
                 return true
             }
             if let raw = try reader.get(.meta, contactsKey, { [UInt8]($0) }) {
-                do { contacts = try Member.decodeList(json: raw) } catch { fault = .corrupt(.meta, "contacts: \(error)") }
+                do { contacts = try Member.decodeList(raw) } catch { fault = .corrupt(.meta, "contacts: \(error)") }
             }
             try reader.scan(.alarm, from: []) { key, _ in
                 do { alarms.append(try Alarm.decode(key: key)) } catch { fault = .corrupt(.alarm, "\(error)") }
@@ -130,7 +130,7 @@ public struct ReplicaState {
         } catch { throw .backend(error) }
         if let fault { throw fault }
         return ReplicaState(store: store, leases: leases, membership: Membership(members: members, removed: removed), alarms: alarms.sorted(),
-                            configuration: position.configuration, applied: position.position, contacts: contacts)
+                            configuration: position.configuration, applied: position.position, stateHash: stateHash, contacts: contacts)
     }
 
     private static func bigEndian(_ raw: UnsafeRawBufferPointer) -> UInt64 {
