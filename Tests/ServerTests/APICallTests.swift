@@ -168,7 +168,6 @@ import Wire
             let auth = Fields(await client.call(.authStatus).messages[0])
             #expect(auth.number(2) == 0 && auth.number(3) == 1 && auth.message(1)?.number(3) == 12)
             #expect(await client.call(.authEnable).status.code == .unimplemented)
-            #expect(await client.call(.memberAdd).status.code == .unimplemented)
         }
     }
 

@@ -96,6 +96,10 @@ final class ScriptedMember: ReplicaPort, @unchecked Sendable {
         case .status: answer(token, .status(published!))
         case .moveLeader(let target): answer(token, target == ScriptedMember.member ? .leaderMoved : .failed(.badLeaderTransferee))
         case .alarm: answer(token, .encoded([]))
+        case .changeMembership(.add(let member)):
+            answer(token, .membershipChanged(added: member, members: [Member(id: ScriptedMember.member, name: "m", peerURLs: ["http://p"]), member]))
+        case .changeMembership(.remove), .changeMembership(.promote): answer(token, .failed(.memberNotFound))
+        case .changeMembership(.update(let id, let urls)): answer(token, .membershipChanged(added: nil, members: [Member(id: id, peerURLs: urls)]))
         }
     }
 

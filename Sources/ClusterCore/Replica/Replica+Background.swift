@@ -123,7 +123,7 @@ extension Replica {
         store = state.store
         leases = state.leases
         membership = state.membership
-        contacts = state.contacts
+        if state.membership.member(id) != nil { contacts = [] }
         alarms = state.alarms
         appliedConfiguration = snapshot.configuration
         applied = snapshot.position
@@ -138,6 +138,11 @@ extension Replica {
         backendCommitInFlight = nil
         smallChanges = BackendBatch()
         dirtySince = nil
+        if !contacts.isEmpty {
+            // The leader's picture was taken before it knew this member.
+            smallChanges.put(.meta, ReplicaState.contactsKey, Member.encodeList(contacts))
+            markDirty(at: now)
+        }
         hub.storeReplaced(revision: store.revision, compactRevision: store.compactRevision, into: &effects.watch)
         // Commands that the snapshot contains are applied without this member having seen them: their outcome is unknown here.
         for number in proposals.keys.sorted() where proposals[number]!.term != .zero { fail(number, .timeout, into: &effects) }

@@ -128,9 +128,20 @@ extension GRPCConnection {
         case .memberList:
             let fields = try numbers(raw)
             try ask(method, stream, head, .members(linearizable: fields.first != 0))
-        case .memberAdd, .memberRemove, .memberUpdate, .memberPromote:
-            try requireLeader(head)
-            throw .service(ServiceError(.unimplemented, "quarterdeck: changing the membership is not supported yet"))
+        case .memberAdd:
+            let request = try decoded { () throws(DecodingFault) in try PBMemberAddRequest(decoding: raw) }
+            guard let urls = NodeURL.peerURLs(request.peerUrls) else { throw .service(.memberBadURLs) }
+            // etcd's: what makes the id new is the second in which it was asked for.
+            let id = Identifiers.member(peerURLs: urls, token: String(SystemClock().wall().milliseconds / 1_000))
+            try ask(method, stream, head, .changeMembership(.add(Member(id: id, peerURLs: urls, isLearner: request.isLearner))))
+        case .memberRemove:
+            try ask(method, stream, head, .changeMembership(.remove(MemberID(try numbers(raw).first))))
+        case .memberPromote:
+            try ask(method, stream, head, .changeMembership(.promote(MemberID(try numbers(raw).first))))
+        case .memberUpdate:
+            // URLs are taken as they are given. (§7)
+            let request = try decoded { () throws(DecodingFault) in try PBMemberUpdateRequest(decoding: raw) }
+            try ask(method, stream, head, .changeMembership(.update(MemberID(request.id), peerURLs: request.peerUrls)))
 
         case .status:
             try ignored(raw)
