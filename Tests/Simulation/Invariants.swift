@@ -80,14 +80,12 @@ struct Invariants {
                 if let violation = firstCommitted(index, first) { return violation }
             }
         }
-        #if STATE_HASH
         if applied > seen.applied {
             for index in seen.applied + 1...applied {
                 guard let hash = process.replica.stateHash(at: LogIndex(index)) else { continue }
-                if let violation = ledger.applied(index, hash: (hash.rawValue, 0), by: node.id) { return violation }
+                if let violation = ledger.applied(index, hash: hash.rawValue, by: node.id) { return violation }
             }
         }
-        #endif
         return nil
     }
 

@@ -14,9 +14,8 @@ struct Ledger {
         /// One for most indexes; more where leaders of several terms tried.
         var versions: [Version] = []
         var committed: UInt64?
-        var stateHash: StateHashValue?
+        var stateHash: UInt64?
     }
-    typealias StateHashValue = (UInt64, UInt64)
 
     /// Index of the first slot.
     private var base: UInt64 = 1
@@ -77,14 +76,14 @@ struct Ledger {
     }
 
     /// State machine equality: after the same entry every member is in the same state.
-    mutating func applied(_ index: UInt64, hash: StateHashValue, by member: MemberID) -> Violation? {
+    mutating func applied(_ index: UInt64, hash: UInt64, by member: MemberID) -> Violation? {
         with(index) { slot in
             guard let known = slot.stateHash else {
                 slot.stateHash = hash
                 return nil
             }
             guard known != hash else { return nil }
-            return Violation("state-machine", "after index \(index) the state of \(member) is \(hex(hash.0)), elsewhere it was \(hex(known.0))")
+            return Violation("state-machine", "after index \(index) the state of \(member) is \(hex(hash)), elsewhere it was \(hex(known))")
         } ?? nil
     }
 

@@ -347,6 +347,8 @@ public final class Simulation {
         trace?.add(self, "n\(node.number) \(note)")
         switch note {
         case .cannotApply(let index, let reason): fail(Violation("apply", "entry \(index.rawValue) cannot be applied: \(reason)"), node)
+        case .diverged(let divergence): fail(Violation("diverged", "\(divergence)"), node)
+        case .statesDiffer(let index): fail(Violation("diverged", "no two states agree at \(index.rawValue)"), node)
         case .raft(.messageRefused(let peer, let fault)) where !nemesis.toleratesBadMessages:
             fail(Violation("message", "a message from \(peer) was refused: \(fault)"), node)
         case .leaseExpired(let lease, _): fail(world.leaseExpired(lease, self), node)

@@ -12,6 +12,9 @@ extension Replica {
         return uncheckedSince + options.stateCheckInterval
     }
 
+    /// The state's hash behind an earlier entry; nil when it lies too far back, or before what this process applied. For the simulator.
+    public func stateHash(at index: LogIndex) -> StateHash? { comparison.hash(at: index) }
+
     /// Leader only. A cluster in which nothing happens writes no checks.
     func proposeStateCheck(at now: Instant) {
         guard let deadline = stateCheckDeadline, deadline <= now else { return }
