@@ -44,7 +44,8 @@ final class SimulatedWatcher {
     fileprivate var serial = 0
     fileprivate var stream = WatchStreamID(0)
     fileprivate var node: SimulatedNode?
-    fileprivate var record: WatchRecord?
+    fileprivate var checker: WatchChecker?
+    fileprivate var messages = 0
     /// The next revision that it wants; 0: from now on.
     fileprivate var next: Int64 = 0
     fileprivate var lastArrival: Moment = 0
@@ -58,8 +59,8 @@ final class SimulatedWatcher {
 
 /// All clients, what they do, and the judges of what they see.
 final class ClientWorld {
-    var truth = TruthModel()
-    var judge: HistoryJudge
+    private(set) var judge: HistoryJudge
+    var truth: TruthModel { judge.truth }
     private let dials: Dials
     private var generator: SeededGenerator
     private(set) var clients: [SimulatedClient] = []
@@ -79,7 +80,8 @@ final class ClientWorld {
     init(_ dials: Dials, _ generator: SeededGenerator) {
         self.dials = dials
         self.generator = generator
-        judge = HistoryJudge(leaseDriftPerMille: dials.faults.contains(.clockLeap) ? nil : 110)
+        judge = HistoryJudge(clockDrift: dials.faults.contains(.clockLeap) ? nil : dials.maxDriftPPM > 0 ? 0.11 : 0.001,
+                             overdueBound: dials.options.raft.electionTimeout.nanoseconds * 4 + 10_000_000_000)
         weights = dials.mix.reduce(0) { $0 + $1.1 }
     }
 
@@ -305,7 +307,7 @@ final class ClientWorld {
             client.successes += 1
         }
         learn(client, operation)
-        simulation.fail(judge.finished(operation, truth), client.node)
+        simulation.fail(judge.finished(operation), client.node)
         let pause = max(100_000, Int64(Double(dials.thinkTime.nanoseconds) * Double(generator.next() >> 11) / Double(1 << 52)))
         simulation.schedule(.client(client, serial: client.serial, .call), after: pause)
     }
@@ -329,12 +331,7 @@ final class ClientWorld {
 
     /// The next entry of the one true log.
     func committed(_ index: UInt64, _ entry: Ledger.Version, in simulation: Simulation) -> Violation? {
-        truth.apply(index: index, term: entry.term, kind: entry.kind, payload: entry.payload, at: simulation.time)
-        return judge.committed(truth, at: simulation.time)
-    }
-
-    func leaseExpired(_ lease: LeaseID, _ simulation: Simulation) -> Violation? {
-        judge.leaseExpired(lease.rawValue, at: simulation.time)
+        judge.committed(index, entry, at: simulation.time)
     }
 
     /// The node's process ended: calls to it have no outcome, streams end.
@@ -389,7 +386,8 @@ final class ClientWorld {
             record.wantsPuts = request.filters != .noPut
             record.wantsDeletes = request.filters != .noDelete
         }
-        watcher.record = record
+        watcher.checker = WatchChecker(record)
+        watcher.messages = 0
         let travel = number(20_000...500_000)
         simulation.schedule(.post(node, life: node.life, .watch(watcher.stream, .open(requiresLeader: oneIn(3)))), after: travel)
         simulation.schedule(.post(node, life: node.life, .watch(watcher.stream, .request(.create(request)))), after: travel + 1)
@@ -410,7 +408,7 @@ final class ClientWorld {
     }
 
     private func consume(_ watcher: SimulatedWatcher, _ response: WatchResponse, _ simulation: Simulation) {
-        guard watcher.record != nil, let node = watcher.node else { return }
+        guard watcher.checker != nil, let node = watcher.node else { return }
         simulation.schedule(.post(node, life: node.life, .watch(watcher.stream, .delivered(responses: 1, bytes: response.backlogBytes))), after: 10_000)
         let message: WatchRecord.Message
         if response.canceled {
@@ -429,12 +427,13 @@ final class ClientWorld {
             simulation.statistics.watchEvents += events.count
             if let last = events.last { watcher.next = max(watcher.next, last.kv.modRevision + (response.fragment ? 0 : 1)) }
         }
-        watcher.record!.messages.append((simulation.time, message))
+        watcher.messages += 1
+        simulation.fail(judge.received(message, by: &watcher.checker!, at: simulation.time), node)
         if case .cancelled(let compact, _) = message {
             if compact > 0 { watcher.next = compact }
             if let node = watcher.node { simulation.schedule(.post(node, life: node.life, .watch(watcher.stream, .close)), after: 0) }
             end(watcher, simulation, reconnectAfter: number(1_000_000...100_000_000))
-        } else if watcher.record!.messages.count > 4_000 {
+        } else if watcher.messages > 4_000 {
             step(watcher, watcher.serial, .leave, in: simulation)
         }
     }
@@ -444,10 +443,9 @@ final class ClientWorld {
         watcher.serial += 1
         let node = watcher.node
         watcher.node = nil
-        if var record = watcher.record {
-            record.closedAt = simulation.time
-            watcher.record = nil
-            simulation.fail(judge.closed(record, truth), node)
+        if watcher.checker != nil {
+            simulation.fail(judge.closed(&watcher.checker!, mustBeComplete: false), node)
+            watcher.checker = nil
         }
         simulation.schedule(.watcher(watcher, serial: watcher.serial, .connect), after: delay)
     }
@@ -459,11 +457,39 @@ private extension SeenKeyValue {
     }
 }
 
+// MARK: - Checkpoints
+
 extension ClientWorld {
+    /// Judges what is compared only now and then, and forgets what nobody will ask about any more.
     func checkpoint(_ simulation: Simulation) -> Violation? {
-        // Far enough back for every read, watch and call that is still open.
-        truth.forget(below: truth.revision - 20_000)
-        return nil
+        var oldest = simulation.time
+        for client in clients where client.call != nil { oldest = min(oldest, client.started) }
+        // Serializable reads show what their member has, and a member that restarts has what its store holds.
+        var needed = truth.revision
+        for node in simulation.nodes where node.isMember && !node.isLost { needed = min(needed, node.lowestRevision) }
+        for watcher in watchers where watcher.checker != nil {
+            watcher.checker!.advance(truth: truth.history)
+            if let revision = watcher.checker!.needed { needed = min(needed, revision) }
+        }
+        return judge.checkpoint(oldest: oldest, needed: needed - 1, at: simulation.time)
     }
-    func finish(_ simulation: Simulation) -> Violation? { nil }
+
+    /// No client starts anything any more; those that watch go on till they have everything.
+    func quiesce() { isQuiet = true }
+    var isIdle: Bool { clients.allSatisfy { $0.call == nil } }
+    /// Watches that have not shown everything yet.
+    var incompleteWatches: Int {
+        watchers.count { watcher in
+            guard var checker = watcher.checker else { return false }
+            return !checker.finish(truth: truth.history, mustBeComplete: true).isEmpty
+        }
+    }
+    func setStable(since moment: Moment?) { judge.setStable(since: moment) }
+
+    func finish(_ simulation: Simulation) -> Violation? {
+        for watcher in watchers where watcher.checker != nil {
+            if let violation = judge.closed(&watcher.checker!, mustBeComplete: true) { return violation }
+        }
+        return judge.finish()
+    }
 }

@@ -52,6 +52,12 @@ final class SimulatedNode {
     /// Part of the cluster: starts with it, or was added. One that was removed or lost its data never comes back.
     var isMember: Bool
     var isLost = false
+    /// Up to here a snapshot was made durable in the store, whether or not the log has followed.
+    var installedThrough: UInt64 = 0
+    /// The revision that it has, or had when it last started: what it may still show to somebody.
+    var lowestRevision: Int64 = 1
+    /// Its revision at the last checkpoint, which its store has reached by the next one.
+    var writtenRevision: Int64 = 1
     /// A disk fault struck since the last start that worked.
     var hadDiskFault = false
     /// Its data may be damaged: then it may refuse to start.

@@ -72,6 +72,8 @@ public struct Configuration: Hashable, Sendable {
     }
     public var isJoint: Bool { !outgoingVoters.isEmpty }
     public func isVoter(_ id: MemberID) -> Bool { voters.contains(id) || outgoingVoters.contains(id) }
+    /// One voter and nobody else.
+    public var isAlone: Bool { voters.count == 1 && outgoingVoters.isEmpty && learners.isEmpty && nextLearners.isEmpty }
     /// Everyone the leader replicates to, sorted.
     public var everyone: [MemberID] {
         var all = Set(voters)
