@@ -7,7 +7,8 @@ import Store
 final class SimulatedClient {
     enum Step {
         case call
-        case answer(Answer)
+        /// `revision`: of the member's store, for answers without a header of their own.
+        case answer(Answer, revision: Int64)
         /// A read may be evaluated on this snapshot.
         case evaluate(ReadGrant, SimulatedNode, life: Int)
         case done(Operation.Outcome)
@@ -120,7 +121,7 @@ final class ClientWorld {
         case .call:
             if isQuiet { return simulation.schedule(.client(client, serial: serial, .call), after: 50_000_000) }
             begin(client, simulation)
-        case .answer(let answer): finish(client, outcome(of: answer, for: client), simulation)
+        case .answer(let answer, let revision): finish(client, outcome(of: answer, revision, for: client), simulation)
         case .evaluate(let grant, let node, let life):
             // The process that gave the snapshot must still be there.
             guard node.life == life, node.process != nil else { return finish(client, .unknown, simulation) }
@@ -235,7 +236,7 @@ final class ClientWorld {
         if simulation.nemesis.answered(token, answer, simulation) { return }
         guard let (client, serial) = waiting.removeValue(forKey: token.rawValue) else { return }
         if dials.lostAnswersPerMille > 0, generator.next() % 1000 < UInt64(dials.lostAnswersPerMille) { return }
-        simulation.schedule(.client(client, serial: serial, .answer(answer)), after: number(20_000...500_000))
+        simulation.schedule(.client(client, serial: serial, .answer(answer, revision: node.process?.seen.revision ?? 1)), after: number(20_000...500_000))
     }
 
     func granted(_ grant: ReadGrant, by node: SimulatedNode, _ simulation: Simulation) {
@@ -264,7 +265,7 @@ final class ClientWorld {
         }
     }
 
-    private func outcome(of answer: Answer, for client: SimulatedClient) -> Operation.Outcome {
+    private func outcome(of answer: Answer, _ revision: Int64, for client: SimulatedClient) -> Operation.Outcome {
         switch answer {
         case .failed(let error):
             return ClientWorld.isCertain(error) ? .refused(error.message) : .unknown
@@ -278,7 +279,7 @@ final class ClientWorld {
             guard let response else { return .refused("an answer that cannot be read") }
             if case .leaseGrant = client.call! { return .lease(revision: response.revision, ttlSeconds: response.ttlSeconds) }
             return .done(revision: response.revision, found: response.found, count: response.count, succeeded: response.succeeded)
-        case .leaseRenewed(_, let seconds): return .lease(revision: 0, ttlSeconds: seconds)
+        case .leaseRenewed(_, let seconds): return .lease(revision: revision, ttlSeconds: seconds)
         default: return .unknown
         }
     }
