@@ -301,7 +301,9 @@ public final class Simulation {
         statistics.turns += 1
         carryOut(node, process)
         guard violation == nil, node.process === process else { return }
+        let elections = invariants.elections
         fail(invariants.turned(node, process, nodes) { index, entry in world.committed(index, entry, in: self) }, node)
+        if invariants.elections > elections { world.setStable(since: nil) }
         mix(UInt64(time) ^ node.id.rawValue << 48)
         mix(process.seen.term << 40 ^ process.seen.commit << 20 ^ process.seen.applied)
         if let install = process.waitingInstall, !replica.isCommittingBackend {
@@ -342,6 +344,7 @@ public final class Simulation {
         for commit in effects.backendCommits {
             precondition(process.commitInFlight == nil, "two commits in flight")
             process.commitInFlight = commit
+            process.commitRevision = process.seen.revision
             schedule(.committed(node, life: node.life), after: min(Int64.random(in: dials.commitTime, using: &diskChance) * node.slowness, Simulation.slowestDisk))
         }
         if let index = effects.compactLog { process.logJobs.append(.compact(upTo: index)) }
@@ -411,6 +414,7 @@ public final class Simulation {
         do {
             try process.backend.commit(commit.batch)
             process.commitInFlight = nil
+            node.lowestRevision = max(node.lowestRevision, process.commitRevision)
             post(.backendCommitted(commit.token, process.backend.size), to: node)
         } catch {
             process.commitInFlight = nil
@@ -430,9 +434,6 @@ extension Simulation {
         // What nobody will ask about any more is forgotten, so that long runs fit in memory.
         let applied = members.map { min($0.process!.seen.applied, $0.durable.last) }.min() ?? 0
         for node in members {
-            // What its store holds durably, about: a restart begins there.
-            node.lowestRevision = node.writtenRevision
-            node.writtenRevision = node.process!.seen.revision
             node.process!.shadow.trim(through: min(applied, node.process!.seen.applied))
             node.durable.trim(through: applied)
         }
