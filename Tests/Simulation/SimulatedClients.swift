@@ -468,7 +468,7 @@ extension ClientWorld {
         var oldest = simulation.time
         for client in clients where client.call != nil { oldest = min(oldest, client.started) }
         // Serializable reads show what their member has, and a member that restarts has what its store holds.
-        var needed = truth.revision
+        var needed = min(truth.revision, simulation.nemesis.oldestImage)
         for node in simulation.nodes where node.isMember && !node.isLost { needed = min(needed, node.lowestRevision) }
         for watcher in watchers where watcher.checker != nil {
             watcher.checker!.advance(truth: truth.history)

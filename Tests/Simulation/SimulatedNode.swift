@@ -52,6 +52,10 @@ final class SimulatedNode {
     /// Part of the cluster: starts with it, or was added. One that was removed or lost its data never comes back.
     var isMember: Bool
     var isLost = false
+    /// Its disk is not empty any more.
+    var hasBooted = false
+    /// Whom it was told of when it joined; nil: a founder.
+    private(set) var contacts: [Member]?
     /// Up to here a snapshot was made durable in the store, whether or not the log has followed.
     var installedThrough: UInt64 = 0
     /// What its store holds at least: the oldest that it may still show to somebody.
@@ -87,16 +91,19 @@ final class SimulatedNode {
     }
 
     /// An empty disk, and the id that the cluster gave to the member that will start on it.
-    func becomeNew(_ id: MemberID) {
+    func becomeNew(_ id: MemberID, contacts: [Member]) {
         self.id = id
+        self.contacts = contacts
         disk = MemoryDisk()
         stores = SimulatedStores(disk: disk, dataDirectory: dataDirectory)
         durable = ShadowLog()
         durableAfterWrite = nil
-        life = 0
+        hasBooted = false
         isMember = true
         isLost = false
         mayRefuse = false
+        installedThrough = 0
+        lowestRevision = 1
     }
 
     /// A running member: the machine and what the shell around it keeps.
