@@ -15,6 +15,17 @@ public protocol StoreFiles {
     func sync() throws
 }
 
+extension StoreFiles {
+    /// Makes ready for `Replica.install` what a snapshot stream has put together: loads it, and makes its name as durable as its contents are. Until
+    /// then the log must not follow it.
+    public func adopt(_ backend: any Backend) throws -> (state: ReplicaState, reader: any BackendReader) {
+        let reader = try backend.makeReader()
+        let state = try ReplicaState.load(from: reader)
+        try sync()
+        return (state, reader)
+    }
+}
+
 /// A member's files: `member/log` (the write-ahead log) and the backends of `stores` (the highest complete one counts).
 public struct MemberFiles {
     public let dataDirectory: String
