@@ -233,6 +233,9 @@ public final class MemoryDisk: Disk, @unchecked Sendable {
         if Self.bytesUsed(root) + more > capacityBytes { throw Self.error("write", path, Self.noSpace) }
     }
 
+    /// What all files take together.
+    public var usedBytes: Int { Self.bytesUsed(root) }
+
     private static func bytesUsed(_ directory: Directory) -> Int {
         var sum = 0
         for name in directory.names.keys.sorted() {
@@ -257,6 +260,12 @@ public final class MemoryDisk: Disk, @unchecked Sendable {
     }
 
     func noteSync() { syncs += 1 }
+
+    /// The process died and the machine did not: what it had written is still there, synced or not.
+    public func restorePower() {
+        faults.removeAll()
+        isOff = false
+    }
 
     // MARK: Crash
 

@@ -17,14 +17,16 @@ final class DiskThread: Sendable {
         let log = UncheckedBox(log)
         worker = WorkerThread(name: name) { jobs in
             let start = metrics.stages.now()
-            var began = Instant.zero
             do throws(LogError) {
-                try log.value.carryOut(jobs, willSync: { began = clock.now() }, persisted: { last in
+                let began = clock.now()
+                if let last = try log.value.write(jobs) {
                     metrics.walFsync.record(nanoseconds: (clock.now() - began).nanoseconds)
                     metrics.walWriteBytes.add(UInt64(log.value.statistics.lastSyncBytes), ordering: .relaxed)
                     metrics.stages.record(.logWrite, since: start)
                     persisted(last)
-                }, released: released)
+                }
+                let paths = try log.value.release(jobs)
+                if !paths.isEmpty { released(paths) }
                 return true
             } catch {
                 failed(error)
