@@ -139,12 +139,19 @@ public struct MemberFiles {
     private func makeNamesDurable() throws {
         try stores.sync()
         var directory: String? = dataDirectory + "/member"
-        for _ in 0..<3 {
-            guard let path = directory else { return }
-            try disk.syncDirectory(path)
+        while let path = directory {
+            do throws(DiskError) {
+                try disk.syncDirectory(path)
+            } catch {
+                // Above the data directory's own parent stand directories that others made, and may keep to themselves.
+                guard path.utf8.count < dataDirectory.utf8.count, MemberFiles.isForeign(error.code) else { throw error }
+            }
             directory = WriteAheadLog.parentDirectory(path)
         }
     }
+
+    /// EPERM, EACCES, EROFS: where nothing can be read or written, nothing was created a moment ago.
+    private static func isForeign(_ code: Int32) -> Bool { code == 1 || code == 13 || code == 30 }
 
     /// The store may be ahead of the log when a snapshot was installed and the process died before the log followed: the log then
     /// starts anew behind it. A store behind the log's beginning has lost data.

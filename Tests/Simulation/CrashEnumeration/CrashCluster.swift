@@ -114,7 +114,7 @@ final class CrashCluster {
         if kind == .put, let request = body.withUnsafeBytes({ raw in
             var reader = ByteReader(raw)
             return try? PutRequest.decode(&reader)
-        }), history[index].keys[request.key]?.value != request.value {
+        }), history.value(of: request.key, at: revision) != request.value {
             violated("acknowledged", "revision \(revision) was answered for another write")
         }
         acknowledged = max(acknowledged, index)
@@ -205,6 +205,13 @@ final class CrashCluster {
             answerSnapshot(from: received.from, to: node.id, succeeded: isWanted)
         }
         node.checkOrder()
+        guard let replica = node.replica else { return }
+        let applied = replica.progress.applied
+        while node.checkedThrough < applied {
+            node.checkedThrough = node.checkedThrough.next
+            guard let hash = replica.stateHash(at: node.checkedThrough) else { continue }
+            if let fault = history.applied(node.checkedThrough, hash) { violated("state-machine", "member \(node.id): \(fault)") }
+        }
     }
 
     private func answerSnapshot(from: MemberID, to: MemberID, succeeded: Bool) {
@@ -232,7 +239,14 @@ final class CrashCluster {
         for grant in effects.grants {
             for token in grant.tokens { node.grants[token] = grant }
         }
-        for case .cannotApply(let index, let reason) in effects.notes { violated("applies", "member \(node.id), entry \(index.rawValue): \(reason)") }
+        for note in effects.notes {
+            switch note {
+            case .cannotApply(let index, let reason): violated("applies", "member \(node.id), entry \(index.rawValue): \(reason)")
+            case .diverged(let divergence): violated("state-machine", "member \(node.id): \(divergence)")
+            case .statesDiffer(let index): violated("state-machine", "the states differ at entry \(index.rawValue)")
+            default: break
+            }
+        }
     }
 
     private func sendSnapshot(from node: CrashNode, to peer: MemberID) {

@@ -96,6 +96,9 @@ struct CrashExamination {
                 break
             }
         }
+        if let hash = history[restart.applied].hash, node.opened!.state.stateHash != hash {
+            broken("has the state \(node.opened!.state.stateHash) at entry \(restart.applied.rawValue), which was \(hash)")
+        }
         if restart.configuration != history[restart.applied].configuration {
             broken("has configuration \(restart.configuration) at entry \(restart.applied.rawValue), which makes \(history[restart.applied].configuration)")
         }
@@ -115,16 +118,16 @@ struct CrashExamination {
         do {
             let reader = try grant.backend.makeReader()
             defer { reader.release() }
-            if let difference = try difference(grant.snapshot, .zero, expected.keys, reader) { return wrong(difference) }
+            if let difference = try difference(grant.snapshot, .zero, cluster.history.keys(at: expected.revision), reader) { return wrong(difference) }
             // One revision of the past, another one in every examination.
             let oldest = max(expected.compactRevision, 1)
             let old = oldest + Int64(generatorValue(at: applied) % UInt64(expected.revision - oldest + 1))
-            if let difference = try difference(grant.snapshot, Revision(old), cluster.history.keysAt[Int(old)], reader) {
+            if let difference = try difference(grant.snapshot, Revision(old), cluster.history.keys(at: old), reader) {
                 return wrong("revision \(old): \(difference)")
             }
         } catch { return wrong("cannot be read: \(error)") }
         guard case .leases(let leases)? = cluster.ask(node, .leases) else { return cluster.violated("reads", "member \(node.id) does not list leases") }
-        if leases.map(\.rawValue).sorted() != expected.leases.keys.sorted() { wrong("leases \(leases.map(\.rawValue)) instead of \(expected.leases.keys.sorted())") }
+        if leases.map(\.rawValue).sorted() != expected.leases { wrong("leases \(leases.map(\.rawValue)) instead of \(expected.leases)") }
     }
 
     private func generatorValue(at index: LogIndex) -> UInt64 {
@@ -132,14 +135,13 @@ struct CrashExamination {
         return copy.next()
     }
 
-    private func difference(_ snapshot: StoreSnapshot, _ revision: Revision, _ expected: [[UInt8]: ReferenceHistory.Key],
-                            _ reader: any BackendReader) throws -> String? {
+    private func difference(_ snapshot: StoreSnapshot, _ revision: Revision, _ expected: [SeenKeyValue], _ reader: any BackendReader) throws -> String? {
         let found = try snapshot.range(RangeRequest(key: [0], rangeEnd: [0], revision: revision), reader: reader).kvs.keyValues
-        for kv in found {
-            let seen = ReferenceHistory.Key(value: kv.value, createRevision: kv.createRevision.rawValue, modRevision: kv.modRevision.rawValue,
-                                            version: kv.version, lease: kv.lease.rawValue)
-            if expected[kv.key] != seen {
-                return "key \(String(decoding: kv.key, as: UTF8.self)) is of revision \(seen.modRevision), not \(expected[kv.key]?.modRevision ?? 0)"
+        for (kv, expected) in zip(found, expected) {
+            let seen = SeenKeyValue(key: kv.key, value: kv.value, createRevision: kv.createRevision.rawValue, modRevision: kv.modRevision.rawValue,
+                                    version: kv.version, lease: kv.lease.rawValue)
+            if seen != expected {
+                return "key \(String(decoding: kv.key, as: UTF8.self)) is of revision \(seen.modRevision), not \(expected.modRevision)"
             }
         }
         return found.count == expected.count ? nil : "\(found.count) keys instead of \(expected.count)"

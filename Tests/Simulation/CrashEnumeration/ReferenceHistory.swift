@@ -3,38 +3,30 @@ import Raft
 import Replica
 import Store
 
-/// What a replicated log must have made of the store, entry by entry: a slow and obvious machine, the oracle of crash enumeration. A value: a
-/// cluster that goes on from a survivor forks the history of the run that it came from.
+/// What a replicated log must have made of the store, entry by entry: the oracle of crash enumeration, with `TruthModel` for the commands. A value:
+/// a cluster that goes on from a survivor forks the history of the run that it came from.
 struct ReferenceHistory {
-    struct Key: Hashable {
-        var value: [UInt8]
-        var createRevision: Int64
-        var modRevision: Int64
-        var version: Int64
-        var lease: Int64
-    }
-    /// The state behind one entry.
+    /// The state behind one entry; the keys are those of `truth` at its revision.
     struct Point {
-        var term: Term
+        var term = Term.zero
         var revision: Int64 = 1
         var compactRevision: Int64 = -1
-        var keys: [[UInt8]: Key] = [:]
-        /// Seconds by lease.
-        var leases: [Int64: Int64] = [:]
+        /// Ascending.
+        var leases: [Int64] = []
         var configuration: Configuration
+        /// As the first member that applied the entry had it.
+        var hash: StateHash?
     }
     /// By index; the first is the state of a new member.
-    private(set) var points: [Point]
+    private var points: [Point]
     /// The entry of each point but the first.
-    private(set) var entries: [Entry] = []
-    /// The keys at each revision, from revision 1 on.
-    private(set) var keysAt: [[[UInt8]: Key]] = [[:], [:]]
-    /// A command that this machine cannot do, which no workload sends.
+    private var entries: [Entry] = []
+    private var truth = TruthModel()
+    /// Something that no workload may bring about.
     private(set) var fault: String?
 
     init(founders: [Member]) {
-        let configuration = Configuration(voters: founders.filter { !$0.isLearner }.map(\.id), learners: founders.filter(\.isLearner).map(\.id))
-        points = [Point(term: .zero, configuration: configuration)]
+        points = [Point(configuration: Configuration(voters: founders.filter { !$0.isLearner }.map(\.id), learners: founders.filter(\.isLearner).map(\.id)))]
     }
 
     var last: LogIndex { LogIndex(UInt64(entries.count)) }
@@ -42,9 +34,13 @@ struct ReferenceHistory {
     func entry(_ index: LogIndex) -> Entry? { index > .zero && index <= last ? entries[Int(index.rawValue) - 1] : nil }
     subscript(index: LogIndex) -> Point { points[Int(index.rawValue)] }
 
+    /// Every key as of a revision, ascending. Precondition: it exists.
+    func keys(at revision: Int64) -> [SeenKeyValue] { truth.history.range([0], [0], at: revision) }
+    func value(of key: [UInt8], at revision: Int64) -> [UInt8]? { truth.history.value(of: key, at: revision)?.value }
+
     /// The first entry at which `revision` was the newest; nil if there is none.
     func index(ofRevision revision: Int64) -> LogIndex? {
-        points.firstIndex { $0.revision == revision }.map { LogIndex(UInt64($0)) }
+        points.lastIndex { $0.revision < revision }.map { LogIndex(UInt64($0 + 1)) }.flatMap { $0 <= last && self[$0].revision == revision ? $0 : nil }
     }
 
     /// Takes over what a member was told to write. Members repeat each other; an entry of another term overwrites the rest.
@@ -63,79 +59,43 @@ struct ReferenceHistory {
         }
     }
 
-    mutating func truncate(behind index: LogIndex) {
-        entries.removeLast(entries.count - Int(index.rawValue))
-        points.removeLast(points.count - 1 - Int(index.rawValue))
-        keysAt.removeLast(keysAt.count - 1 - Int(points[points.count - 1].revision))
+    /// - Returns: what is wrong, if another member had another hash behind the same entry.
+    mutating func applied(_ index: LogIndex, _ hash: StateHash) -> String? {
+        guard index <= last else { return "entry \(index.rawValue) was applied and never written" }
+        guard let known = points[Int(index.rawValue)].hash else {
+            points[Int(index.rawValue)].hash = hash
+            return nil
+        }
+        return known == hash ? nil : "behind entry \(index.rawValue) the state is \(hash), it was \(known)"
+    }
+
+    /// A leader of a later term did without these entries. Rare, so the model starts anew.
+    private mutating func truncate(behind index: LogIndex) {
+        let kept = entries.prefix(Int(index.rawValue))
+        let hashes = points.map(\.hash)
+        truth = TruthModel()
+        points.removeLast(points.count - 1)
+        entries = []
+        for entry in kept {
+            entries.append(entry)
+            apply(entry)
+            points[points.count - 1].hash = hashes[points.count - 1]
+        }
     }
 
     private mutating func apply(_ entry: Entry) {
         var point = points[points.count - 1]
         point.term = entry.term
-        let before = point.revision
-        switch entry.kind {
-        case .empty: break
-        case .configuration: point.configuration = point.configuration.applying(entryPayload: entry.payload)
-        case .command:
-            do {
-                try apply(try Command.decode(entry.payload), to: &point)
-            } catch { fault = "entry \(entry.index.rawValue): \(error)" }
+        point.hash = nil
+        if entry.kind == .configuration { point.configuration = point.configuration.applying(entryPayload: entry.payload) }
+        switch truth.apply(index: entry.index.rawValue, term: entry.term.rawValue, kind: entry.kind, payload: entry.payload, at: Moment(entry.index.rawValue)).effect {
+        case .granted(let lease, _): point.leases = (point.leases + [lease]).sorted()
+        case .revoked(let lease, _), .expired(let lease, _): point.leases.removeAll { $0 == lease }
+        case .undecodable(let reason): fault = "entry \(entry.index.rawValue): \(reason)"
+        default: break
         }
-        if point.revision > before { keysAt.append(point.keys) }
+        point.revision = truth.revision
+        point.compactRevision = truth.compactRevision
         points.append(point)
-    }
-
-    private func apply(_ command: Command, to point: inout Point) throws {
-        try command.body.withUnsafeBytes { raw in
-            var body = ByteReader(raw)
-            switch command.kind {
-            case .put: put([try PutRequest.decode(&body)], to: &point)
-            case .deleteRange:
-                let request = try DeleteRangeRequest.decode(&body)
-                delete(point.keys.keys.filter { request.range.contains(Base.Key($0)) }, from: &point)
-            case .txn:
-                // Workloads send unconditional puts.
-                let request = try TxnRequest.decode(&body)
-                put(request.success.compactMap { if case .put(let one) = $0 { one } else { nil } }, to: &point)
-            case .compaction:
-                let revision = try CompactionRequest.decode(&body).revision.rawValue
-                if revision > point.compactRevision, revision <= point.revision { point.compactRevision = revision }
-            case .leaseGrant:
-                var id: Int64 = 0
-                var ttl: Int64 = 0
-                while let (field, type) = try body.readTag() {
-                    switch field {
-                    case 1: ttl = Int64(bitPattern: try body.readVarint())
-                    case 2: id = Int64(bitPattern: try body.readVarint())
-                    default: try body.skip(type)
-                    }
-                }
-                if point.leases[id] == nil { point.leases[id] = ttl }
-            case .leaseRevoke:
-                var id: Int64 = 0
-                while let (field, type) = try body.readTag() {
-                    if field == 1 { id = Int64(bitPattern: try body.readVarint()) } else { try body.skip(type) }
-                }
-                if point.leases.removeValue(forKey: id) != nil { delete(point.keys.filter { $0.value.lease == id }.map(\.key), from: &point) }
-            case .memberAttributes: break
-            default: throw DecodingFault.malformed("command \(command.kind)")
-            }
-        }
-    }
-
-    private func put(_ requests: [PutRequest], to point: inout Point) {
-        guard requests.allSatisfy({ $0.lease == .none || point.leases[$0.lease.rawValue] != nil }), !requests.isEmpty else { return }
-        point.revision += 1
-        for request in requests {
-            let before = point.keys[request.key]
-            point.keys[request.key] = Key(value: request.value, createRevision: before?.createRevision ?? point.revision, modRevision: point.revision,
-                                          version: (before?.version ?? 0) + 1, lease: request.lease.rawValue)
-        }
-    }
-
-    private func delete(_ keys: [[UInt8]], from point: inout Point) {
-        guard !keys.isEmpty else { return }
-        point.revision += 1
-        for key in keys { point.keys[key] = nil }
     }
 }
