@@ -81,7 +81,16 @@ final class Nemesis {
             simulation.statistics.rests += 1
             simulation.checkpoint()
             guard simulation.violation == nil else { return }
+            // Sometimes the peace lasts long enough for every lease to run out.
+            if !isFinishing, chance(20), !dials.faults.isEmpty {
+                simulation.world.setStable(since: simulation.time)
+                return nextPhase(simulation, after: 30_000_000_000)
+            }
+        } else if simulation.violation == nil, !isTrouble {
+            simulation.checkpoint()
+            guard simulation.violation == nil else { return }
         }
+        simulation.world.setStable(since: nil)
         if isFinishing {
             isFinished = true
         } else if isTrouble {
@@ -112,7 +121,7 @@ final class Nemesis {
     }
 
     /// Until everybody agrees again after everything healed: elections, and each member brought up to date over a slow network and disk.
-    private var patience: Int64 {
+    var patience: Int64 {
         dials.options.raft.electionTimeout.nanoseconds * 15 + 30_000_000_000 + dials.latency.upperBound * 200 + dials.syncTime.upperBound * 200 + dials.commitTime.upperBound * 40
     }
 

@@ -7,7 +7,8 @@ import Store
 final class SimulatedClient {
     enum Step {
         case call
-        case answer(Answer)
+        /// `revision`: of the member's store, for answers without a header of their own.
+        case answer(Answer, revision: Int64)
         /// A read may be evaluated on this snapshot.
         case evaluate(ReadGrant, SimulatedNode, life: Int)
         case done(Operation.Outcome)
@@ -44,7 +45,8 @@ final class SimulatedWatcher {
     fileprivate var serial = 0
     fileprivate var stream = WatchStreamID(0)
     fileprivate var node: SimulatedNode?
-    fileprivate var record: WatchRecord?
+    fileprivate var checker: WatchChecker?
+    fileprivate var messages = 0
     /// The next revision that it wants; 0: from now on.
     fileprivate var next: Int64 = 0
     fileprivate var lastArrival: Moment = 0
@@ -58,8 +60,8 @@ final class SimulatedWatcher {
 
 /// All clients, what they do, and the judges of what they see.
 final class ClientWorld {
-    var truth = TruthModel()
-    var judge: HistoryJudge
+    private(set) var judge: HistoryJudge
+    var truth: TruthModel { judge.truth }
     private let dials: Dials
     private var generator: SeededGenerator
     private(set) var clients: [SimulatedClient] = []
@@ -75,11 +77,14 @@ final class ClientWorld {
     /// Clients finish their call and start none.
     var isQuiet = false
     private let weights: Int
+    /// Reads of the past go back this many revisions.
+    static let oldestRead: Int64 = 60
 
     init(_ dials: Dials, _ generator: SeededGenerator) {
         self.dials = dials
         self.generator = generator
-        judge = HistoryJudge(leaseDriftPerMille: dials.faults.contains(.clockLeap) ? nil : 110)
+        judge = HistoryJudge(clockDrift: dials.faults.contains(.clockLeap) ? nil : dials.maxDriftPPM > 0 ? 0.11 : 0.001,
+                             overdueBound: dials.options.raft.electionTimeout.nanoseconds * 4 + 10_000_000_000)
         weights = dials.mix.reduce(0) { $0 + $1.1 }
     }
 
@@ -118,7 +123,7 @@ final class ClientWorld {
         case .call:
             if isQuiet { return simulation.schedule(.client(client, serial: serial, .call), after: 50_000_000) }
             begin(client, simulation)
-        case .answer(let answer): finish(client, outcome(of: answer, for: client), simulation)
+        case .answer(let answer, let revision): finish(client, outcome(of: answer, revision, for: client), simulation)
         case .evaluate(let grant, let node, let life):
             // The process that gave the snapshot must still be there.
             guard node.life == life, node.process != nil else { return finish(client, .unknown, simulation) }
@@ -190,7 +195,7 @@ final class ClientWorld {
             let all = RangeRequest(key: self.key(0), rangeEnd: Array("l".utf8))
             return read(all, .range(key: all.key, end: all.rangeEnd, revision: 0, isSerializable: false))
         case .readOld:
-            let revision = max(1, truth.revision - self.number(0...40))
+            let revision = max(1, truth.revision - self.number(0...ClientWorld.oldestRead))
             let serializable = oneIn(2)
             let old = RangeRequest(key: self.key(0), rangeEnd: Array("l".utf8), revision: Revision(revision), serializable: serializable)
             return read(old, .range(key: old.key, end: old.rangeEnd, revision: revision, isSerializable: serializable))
@@ -233,7 +238,7 @@ final class ClientWorld {
         if simulation.nemesis.answered(token, answer, simulation) { return }
         guard let (client, serial) = waiting.removeValue(forKey: token.rawValue) else { return }
         if dials.lostAnswersPerMille > 0, generator.next() % 1000 < UInt64(dials.lostAnswersPerMille) { return }
-        simulation.schedule(.client(client, serial: serial, .answer(answer)), after: number(20_000...500_000))
+        simulation.schedule(.client(client, serial: serial, .answer(answer, revision: node.process?.seen.revision ?? 1)), after: number(20_000...500_000))
     }
 
     func granted(_ grant: ReadGrant, by node: SimulatedNode, _ simulation: Simulation) {
@@ -262,7 +267,7 @@ final class ClientWorld {
         }
     }
 
-    private func outcome(of answer: Answer, for client: SimulatedClient) -> Operation.Outcome {
+    private func outcome(of answer: Answer, _ revision: Int64, for client: SimulatedClient) -> Operation.Outcome {
         switch answer {
         case .failed(let error):
             return ClientWorld.isCertain(error) ? .refused(error.message) : .unknown
@@ -276,7 +281,7 @@ final class ClientWorld {
             guard let response else { return .refused("an answer that cannot be read") }
             if case .leaseGrant = client.call! { return .lease(revision: response.revision, ttlSeconds: response.ttlSeconds) }
             return .done(revision: response.revision, found: response.found, count: response.count, succeeded: response.succeeded)
-        case .leaseRenewed(_, let seconds): return .lease(revision: 0, ttlSeconds: seconds)
+        case .leaseRenewed(_, let seconds): return .lease(revision: revision, ttlSeconds: seconds)
         default: return .unknown
         }
     }
@@ -305,7 +310,7 @@ final class ClientWorld {
             client.successes += 1
         }
         learn(client, operation)
-        simulation.fail(judge.finished(operation, truth), client.node)
+        simulation.fail(judge.finished(operation), client.node)
         let pause = max(100_000, Int64(Double(dials.thinkTime.nanoseconds) * Double(generator.next() >> 11) / Double(1 << 52)))
         simulation.schedule(.client(client, serial: client.serial, .call), after: pause)
     }
@@ -329,12 +334,7 @@ final class ClientWorld {
 
     /// The next entry of the one true log.
     func committed(_ index: UInt64, _ entry: Ledger.Version, in simulation: Simulation) -> Violation? {
-        truth.apply(index: index, term: entry.term, kind: entry.kind, payload: entry.payload, at: simulation.time)
-        return judge.committed(truth, at: simulation.time)
-    }
-
-    func leaseExpired(_ lease: LeaseID, _ simulation: Simulation) -> Violation? {
-        judge.leaseExpired(lease.rawValue, at: simulation.time)
+        judge.committed(index, entry, at: simulation.time)
     }
 
     /// The node's process ended: calls to it have no outcome, streams end.
@@ -389,7 +389,8 @@ final class ClientWorld {
             record.wantsPuts = request.filters != .noPut
             record.wantsDeletes = request.filters != .noDelete
         }
-        watcher.record = record
+        watcher.checker = WatchChecker(record)
+        watcher.messages = 0
         let travel = number(20_000...500_000)
         simulation.schedule(.post(node, life: node.life, .watch(watcher.stream, .open(requiresLeader: oneIn(3)))), after: travel)
         simulation.schedule(.post(node, life: node.life, .watch(watcher.stream, .request(.create(request)))), after: travel + 1)
@@ -410,7 +411,7 @@ final class ClientWorld {
     }
 
     private func consume(_ watcher: SimulatedWatcher, _ response: WatchResponse, _ simulation: Simulation) {
-        guard watcher.record != nil, let node = watcher.node else { return }
+        guard watcher.checker != nil, let node = watcher.node else { return }
         simulation.schedule(.post(node, life: node.life, .watch(watcher.stream, .delivered(responses: 1, bytes: response.backlogBytes))), after: 10_000)
         let message: WatchRecord.Message
         if response.canceled {
@@ -429,12 +430,13 @@ final class ClientWorld {
             simulation.statistics.watchEvents += events.count
             if let last = events.last { watcher.next = max(watcher.next, last.kv.modRevision + (response.fragment ? 0 : 1)) }
         }
-        watcher.record!.messages.append((simulation.time, message))
+        watcher.messages += 1
+        simulation.fail(judge.received(message, by: &watcher.checker!, at: simulation.time), node)
         if case .cancelled(let compact, _) = message {
             if compact > 0 { watcher.next = compact }
             if let node = watcher.node { simulation.schedule(.post(node, life: node.life, .watch(watcher.stream, .close)), after: 0) }
             end(watcher, simulation, reconnectAfter: number(1_000_000...100_000_000))
-        } else if watcher.record!.messages.count > 4_000 {
+        } else if watcher.messages > 4_000 {
             step(watcher, watcher.serial, .leave, in: simulation)
         }
     }
@@ -444,10 +446,9 @@ final class ClientWorld {
         watcher.serial += 1
         let node = watcher.node
         watcher.node = nil
-        if var record = watcher.record {
-            record.closedAt = simulation.time
-            watcher.record = nil
-            simulation.fail(judge.closed(record, truth), node)
+        if watcher.checker != nil {
+            simulation.fail(judge.closed(&watcher.checker!, mustBeComplete: false), node)
+            watcher.checker = nil
         }
         simulation.schedule(.watcher(watcher, serial: watcher.serial, .connect), after: delay)
     }
@@ -459,11 +460,39 @@ private extension SeenKeyValue {
     }
 }
 
+// MARK: - Checkpoints
+
 extension ClientWorld {
+    /// Judges what is compared only now and then, and forgets what nobody will ask about any more.
     func checkpoint(_ simulation: Simulation) -> Violation? {
-        // Far enough back for every read, watch and call that is still open.
-        truth.forget(below: truth.revision - 20_000)
-        return nil
+        var oldest = simulation.time
+        for client in clients where client.call != nil { oldest = min(oldest, client.started) }
+        // Serializable reads show what their member has, and a member that restarts has what its store holds.
+        var needed = truth.revision
+        for node in simulation.nodes where node.isMember && !node.isLost { needed = min(needed, node.lowestRevision) }
+        for watcher in watchers where watcher.checker != nil {
+            watcher.checker!.advance(truth: truth.history)
+            if let revision = watcher.checker!.needed { needed = min(needed, revision) }
+        }
+        return judge.checkpoint(oldest: oldest, needed: needed - 1, at: simulation.time)
     }
-    func finish(_ simulation: Simulation) -> Violation? { nil }
+
+    /// No client starts anything any more; those that watch go on till they have everything.
+    func quiesce() { isQuiet = true }
+    var isIdle: Bool { clients.allSatisfy { $0.call == nil } }
+    /// Watches that have not shown everything yet.
+    var incompleteWatches: Int {
+        watchers.count { watcher in
+            guard var checker = watcher.checker else { return false }
+            return !checker.finish(truth: truth.history, mustBeComplete: true).isEmpty
+        }
+    }
+    func setStable(since moment: Moment?) { judge.setStable(since: moment) }
+
+    func finish(_ simulation: Simulation) -> Violation? {
+        for watcher in watchers where watcher.checker != nil {
+            if let violation = judge.closed(&watcher.checker!, mustBeComplete: true) { return violation }
+        }
+        return judge.finish()
+    }
 }

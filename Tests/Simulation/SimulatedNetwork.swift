@@ -164,6 +164,7 @@ extension Simulation {
         let install = { [self] in
             guard target.process === process, process.replica.wants(metadata), let reader = try? backend.makeReader(), let state = try? ReplicaState.load(from: reader),
                   (try? target.stores.sync()) != nil else { return give(up: transfer, target) }
+            target.installedThrough = metadata.position.index.rawValue
             process.backend = backend
             process.storeNumber = transfer.storeNumber
             process.replica.install(metadata, from: transfer.from.id, state: state, backend: backend, reader: reader, at: target.clock.now(time),

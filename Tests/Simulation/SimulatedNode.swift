@@ -52,6 +52,10 @@ final class SimulatedNode {
     /// Part of the cluster: starts with it, or was added. One that was removed or lost its data never comes back.
     var isMember: Bool
     var isLost = false
+    /// Up to here a snapshot was made durable in the store, whether or not the log has followed.
+    var installedThrough: UInt64 = 0
+    /// What its store holds at least: the oldest that it may still show to somebody.
+    var lowestRevision: Int64 = 1
     /// A disk fault struck since the last start that worked.
     var hadDiskFault = false
     /// Its data may be damaged: then it may refuse to start.
@@ -111,6 +115,8 @@ final class SimulatedNode {
         var logJobs: [LogJob] = []
         var logInFlight: [LogJob] = []
         var commitInFlight: BackendCommit?
+        /// The revision that the commit in flight has at least.
+        var commitRevision: Int64 = 1
         /// A loaded snapshot that waits for the commit in flight.
         var waitingInstall: (() -> Void)?
         /// What is in the machine's log, written or not.

@@ -107,7 +107,7 @@ public final class Simulation {
             process.timerAt = .max
             turn(node)
         case .post(let node, let life, let event):
-            if node.life == life { post(event, to: node) }
+            if node.life == life { arrived(event, at: node) }
         case .message(let node, let life, let from, let bytes):
             guard node.life == life, node.process != nil, network.isOpen(from, node.id) else { return }
             let message: PeerMessage? = bytes.withUnsafeBytes { raw in
@@ -115,7 +115,7 @@ public final class Simulation {
                 return try? PeerMessage.decodeBody(&reader, from: from, to: node.id)
             }
             guard let message else { return fail(Violation("coding", "a message from \(from) to \(node.id) cannot be read back"), node) }
-            post(.peer(message), to: node)
+            arrived(.peer(message), at: node)
         case .logWritten(let node, let life):
             if node.life == life { logWritten(node) }
         case .committed(let node, let life):
@@ -192,6 +192,7 @@ public final class Simulation {
         let commit = max(opened.state.applied.index.rawValue, shadow.start)
         process.seen = SimulatedNode.Seen(term: shadow.hardState.term.rawValue, vote: shadow.hardState.vote.rawValue, role: .follower, commit: commit,
                                           applied: opened.state.applied.index.rawValue, revision: opened.state.store.revision.rawValue)
+        node.lowestRevision = process.seen.revision
         statistics.starts += 1
         trace?.add(self, "n\(node.number) starts, term \(process.seen.term) applied \(process.seen.applied) last \(shadow.last)")
         if opened.state.configuration.voters == [node.id], !opened.state.configuration.isJoint { post(.campaign, to: node) }
@@ -201,6 +202,8 @@ public final class Simulation {
     /// What a member finds on its disk is what was durable, or that and the write which was under way.
     private func recovered(_ node: SimulatedNode, _ shadow: ShadowLog) -> Violation? {
         guard node.life > 0, !node.mayRefuse else { return nil }
+        // A snapshot was installed in the store, and the log had not followed yet.
+        if shadow.last == shadow.start, shadow.start > node.durable.last, shadow.start <= node.installedThrough { return nil }
         func agrees(_ expected: ShadowLog) -> Bool {
             guard shadow.hardState == expected.hardState, shadow.last == expected.last else { return false }
             return shadow.last == shadow.start || shadow.lastTerm == expected.lastTerm
@@ -252,6 +255,14 @@ public final class Simulation {
         world.died(node, self)
     }
 
+    /// The loop takes it up at once, or later together with what else comes by then.
+    private func arrived(_ event: ReplicaEvent, at node: SimulatedNode) {
+        guard let process = node.process else { return }
+        process.mailbox.append(event)
+        if process.isTurnDue || node.isPaused { return }
+        if scheduling.next() & 3 != 0 { turn(node) } else { scheduleTurn(node, process) }
+    }
+
     func post(_ event: ReplicaEvent, to node: SimulatedNode) {
         guard let process = node.process else { return }
         process.mailbox.append(event)
@@ -290,7 +301,9 @@ public final class Simulation {
         statistics.turns += 1
         carryOut(node, process)
         guard violation == nil, node.process === process else { return }
+        let elections = invariants.elections
         fail(invariants.turned(node, process, nodes) { index, entry in world.committed(index, entry, in: self) }, node)
+        if invariants.elections > elections { world.setStable(since: nil) }
         mix(UInt64(time) ^ node.id.rawValue << 48)
         mix(process.seen.term << 40 ^ process.seen.commit << 20 ^ process.seen.applied)
         if let install = process.waitingInstall, !replica.isCommittingBackend {
@@ -331,7 +344,8 @@ public final class Simulation {
         for commit in effects.backendCommits {
             precondition(process.commitInFlight == nil, "two commits in flight")
             process.commitInFlight = commit
-            schedule(.committed(node, life: node.life), after: Int64.random(in: dials.commitTime, using: &diskChance) * node.slowness)
+            process.commitRevision = process.seen.revision
+            schedule(.committed(node, life: node.life), after: min(Int64.random(in: dials.commitTime, using: &diskChance) * node.slowness, Simulation.slowestDisk))
         }
         if let index = effects.compactLog { process.logJobs.append(.compact(upTo: index)) }
         writeLog(node, process)
@@ -351,7 +365,6 @@ public final class Simulation {
         case .statesDiffer(let index): fail(Violation("diverged", "no two states agree at \(index.rawValue)"), node)
         case .raft(.messageRefused(let peer, let fault)) where !nemesis.toleratesBadMessages:
             fail(Violation("message", "a message from \(peer) was refused: \(fault)"), node)
-        case .leaseExpired(let lease, _): fail(world.leaseExpired(lease, self), node)
         case .snapshotInstalled: statistics.snapshots += 1
         default: break
         }
@@ -359,12 +372,15 @@ public final class Simulation {
 
     // MARK: Disks
 
+    /// However slow, a disk completes after this long. One that never does is a stuck one.
+    private static let slowestDisk: Int64 = 10_000_000_000
+
     /// As `DiskThread`: whatever waits becomes one write and one sync.
     private func writeLog(_ node: SimulatedNode, _ process: SimulatedNode.Process) {
         guard process.logInFlight.isEmpty, !process.logJobs.isEmpty else { return }
         process.logInFlight = process.logJobs
         process.logJobs = []
-        schedule(.logWritten(node, life: node.life), after: max(node.stuckUntil - time, 0) + Int64.random(in: dials.syncTime, using: &diskChance) * node.slowness)
+        schedule(.logWritten(node, life: node.life), after: max(node.stuckUntil - time, 0) + min(Int64.random(in: dials.syncTime, using: &diskChance) * node.slowness, Simulation.slowestDisk))
     }
 
     private func logWritten(_ node: SimulatedNode) {
@@ -398,6 +414,7 @@ public final class Simulation {
         do {
             try process.backend.commit(commit.batch)
             process.commitInFlight = nil
+            node.lowestRevision = max(node.lowestRevision, process.commitRevision)
             post(.backendCommitted(commit.token, process.backend.size), to: node)
         } catch {
             process.commitInFlight = nil
@@ -440,11 +457,27 @@ extension Simulation {
         return nil
     }
 
-    /// The end of the run: heals everything and demands what a rest demands.
+    /// The end of the run: heals everything and demands what a rest demands; then nobody starts anything any more, and everybody must have everything.
     func finish() {
         nemesis.finish(self)
-        let end = time + 600_000_000_000
-        while violation == nil, !nemesis.isFinished, time < end { run(until: time + 100_000_000) }
+        let end = time + 900_000_000_000
+        while violation == nil, !nemesis.isFinished, time < end { run(until: time + 50_000_000) }
+        world.quiesce()
+        let patience = time + nemesis.patience
+        while violation == nil, let open = unfinished {
+            guard time < patience else { return fail(Violation("liveness", "at the end \(open)")) }
+            run(until: time + 50_000_000)
+        }
         if violation == nil { fail(world.finish(self)) }
+    }
+
+    private var unfinished: String? {
+        if !world.isIdle { return "calls are still open" }
+        let members = nodes.filter { $0.isMember && !$0.isLost }
+        for node in members where node.process?.seen.revision != world.truth.revision {
+            return "n\(node.number) is at revision \(node.process?.seen.revision ?? 0) of \(world.truth.revision)"
+        }
+        let watches = world.incompleteWatches
+        return watches > 0 ? "\(watches) watches lack events" : nil
     }
 }

@@ -8,7 +8,7 @@ extension Replica {
     /// When the next check is due; nil while nothing asks for one.
     var stateCheckDeadline: Instant? {
         guard options.stateCheckInterval > .zero, raft.isLeader, leases.isPrimary, let uncheckedSince, lastUnchecked > proposedCheck,
-              raft.configuration.everyone.count > 1 else { return nil }
+              !raft.configuration.isAlone else { return nil }
         return uncheckedSince + options.stateCheckInterval
     }
 

@@ -59,8 +59,8 @@ final class CrashCluster {
 
     /// A member whose files are `disk` and `stores`; off.
     @discardableResult
-    func add(_ id: MemberID, _ disk: MemoryDisk, _ stores: SimulatedStores, _ promises: CrashNode.Promises = .init()) -> CrashNode {
-        let node = CrashNode(id, disk, stores, promises)
+    func add(_ id: MemberID, _ disk: MemoryDisk, _ stores: SimulatedStores, _ promises: CrashNode.Promises = .init(), contacts: [Member]? = nil) -> CrashNode {
+        let node = CrashNode(id, disk, stores, promises, contacts: contacts)
         nodes.append(node)
         return node
     }
@@ -72,16 +72,23 @@ final class CrashCluster {
         lives += 1
         var files = MemberFiles(dataDirectory: CrashNode.dataDirectory, disk: node.disk, stores: node.stores)
         files.logOptions = setup.log
-        let opened = try files.open(identity: LogIdentity(cluster: setup.cluster, member: node.id), members: setup.founders, mayFound: true)
+        let opened = try files.open(identity: LogIdentity(cluster: setup.cluster, member: node.id), members: setup.founders, mayFound: node.contacts == nil,
+                                    contacts: node.contacts)
         node.start(opened, setup, incarnation: lives, at: now)
     }
 
     /// A member's machine loses power: another disk takes the place of its own.
     func replace(_ node: CrashNode, _ disk: MemoryDisk, _ stores: SimulatedStores) -> CrashNode {
         node.stop()
-        let other = CrashNode(node.id, disk, stores, node.promises)
+        let other = CrashNode(node.id, disk, stores, node.promises, contacts: node.contacts)
         nodes[nodes.firstIndex { $0 === node }!] = other
         return other
+    }
+
+    /// A machine that is not part of the cluster any more is thrown away.
+    func discard(_ node: CrashNode) {
+        node.stop()
+        nodes.removeAll { $0 === node }
     }
 
     // MARK: Requests
@@ -204,6 +211,8 @@ final class CrashCluster {
             }
             answerSnapshot(from: received.from, to: node.id, succeeded: isWanted)
         }
+        // Its last words are out; the shipped node stops now.
+        if node.isRemoved { return node.stop() }
         node.checkOrder()
         guard let replica = node.replica else { return }
         let applied = replica.progress.applied
@@ -243,6 +252,7 @@ final class CrashCluster {
             switch note {
             case .cannotApply(let index, let reason): violated("applies", "member \(node.id), entry \(index.rawValue): \(reason)")
             case .diverged(let divergence): violated("state-machine", "member \(node.id): \(divergence)")
+            case .removed: node.isRemoved = true
             case .statesDiffer(let index): violated("state-machine", "the states differ at entry \(index.rawValue)")
             default: break
             }

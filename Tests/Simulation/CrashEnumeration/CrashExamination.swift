@@ -37,10 +37,13 @@ struct CrashExamination {
             boots += cluster.boots
             for violation in cluster.violations { violations.append(Violation(violation.invariant, "\(name): \(violation.detail)")) }
         }
-        for image in images { cluster.add(image.id, image.disk, image.stores, origin[image.id].promises) }
+        for image in images { cluster.add(image.id, image.disk, image.stores, origin[image.id].promises, contacts: origin[image.id].contacts) }
         for node in cluster.nodes {
             do throws(MemberFiles.Fault) {
                 try cluster.boot(node)
+            } catch .removed where !cluster.history[cluster.history.last].configuration.everyone.contains(node.id) {
+                node.isRemoved = true
+                continue
             } catch {
                 cluster.violated("boots", "member \(node.id) does not start: \(error)")
                 return nil
@@ -96,10 +99,16 @@ struct CrashExamination {
                 break
             }
         }
+        let members = node.opened!.state.membership.members
+        if restart.applied > .zero || node.contacts == nil {
+            if members.map(\.id) != restart.configuration.everyone { broken("has members \(members.map(\.id)) and the configuration \(restart.configuration)") }
+            for member in members where member.isLearner && restart.configuration.isVoter(member.id) { broken("takes the voter \(member.id) for a learner") }
+        }
         if let hash = history[restart.applied].hash, node.opened!.state.stateHash != hash {
             broken("has the state \(node.opened!.state.stateHash) at entry \(restart.applied.rawValue), which was \(hash)")
         }
-        if restart.configuration != history[restart.applied].configuration {
+        // Before its first entry one that joins knows nothing of the cluster.
+        if node.contacts == nil || restart.applied > .zero, restart.configuration != history[restart.applied].configuration {
             broken("has configuration \(restart.configuration) at entry \(restart.applied.rawValue), which makes \(history[restart.applied].configuration)")
         }
     }
@@ -151,7 +160,10 @@ struct CrashExamination {
 
     private func goOn(_ cluster: CrashCluster, since origin: CrashCluster) {
         // Whoever has most of the log, so that no time goes by.
-        let candidate = cluster.nodes.max { lastPosition($0) < lastPosition($1) }!
+        let configuration = cluster.history[cluster.history.last].configuration
+        guard let candidate = cluster.nodes.filter({ $0.isRunning && configuration.isVoter($0.id) }).max(by: { lastPosition($0) < lastPosition($1) }) else {
+            return cluster.violated("goes-on", "no voter of \(configuration) is left")
+        }
         candidate.inbox.append(.campaign)
         let request = PutRequest(key: Array("after the crash".utf8), value: Array("\(cluster.history.last.rawValue)".utf8))
         var writer = ByteWriter()
@@ -164,12 +176,13 @@ struct CrashExamination {
             return cluster.violated("goes-on", "no answer to a write")
         }
         if let lost = firstLost(of: origin, in: cluster) { return cluster.violated("acknowledged", "entry \(lost.rawValue) was acknowledged and is gone") }
-        func isLevel() -> Bool { cluster.nodes.allSatisfy { ($0.replica?.progress.applied ?? .zero) >= cluster.acknowledged } }
+        let members = cluster.history[cluster.acknowledged].configuration.everyone
+        func isLevel() -> Bool { cluster.nodes.allSatisfy { !members.contains($0.id) || ($0.replica?.progress.applied ?? .zero) >= cluster.acknowledged } }
         guard cluster.run(within: .seconds(30), until: { isLevel() || cluster.hasFailed }), isLevel() else {
             let applied = cluster.nodes.map { "\($0.id): \($0.replica?.progress.applied.rawValue ?? 0)" }
             return cluster.violated("goes-on", "not all members reach entry \(cluster.acknowledged.rawValue): \(applied)")
         }
-        for node in cluster.nodes { checkState(of: node, in: cluster) }
+        for node in cluster.nodes where node.isRunning { checkState(of: node, in: cluster) }
     }
 
     private func lastPosition(_ node: CrashNode) -> LogIndex { node.opened!.restart.entries.last?.index ?? node.opened!.restart.start.index }

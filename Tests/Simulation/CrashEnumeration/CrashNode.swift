@@ -29,7 +29,7 @@ final class CrashNode {
         mutating func note(_ message: PeerMessage, _ history: ReferenceHistory) {
             guard case .raft(let message) = message.body else { return }
             switch message.body {
-            case .requestVote(_, let isPreVote, _) where !isPreVote: note(message.term, vote: message.from)
+            // Asking for votes promises nothing: without its own on disk it is not elected.
             case .voteReply(let granted, let isPreVote, _) where granted && !isPreVote: note(message.term, vote: message.to)
             case .append, .heartbeat: note(message.term, vote: message.from)
             case .appendAccepted(let match):
@@ -50,6 +50,8 @@ final class CrashNode {
     let disk: MemoryDisk
     let stores: SimulatedStores
     var promises: Promises
+    /// Whom it joins when its files are empty; nil for a founder.
+    let contacts: [Member]?
 
     private(set) var replica: Replica?
     private var log: WriteAheadLog?
@@ -61,6 +63,8 @@ final class CrashNode {
 
     /// The hash of its state was compared up to here.
     var checkedThrough = LogIndex.zero
+    /// It has learned that it was removed from the cluster.
+    var isRemoved = false
     var inbox: [ReplicaEvent] = []
     var isBusy = false
     var logJobs: [LogJob] = []
@@ -71,11 +75,12 @@ final class CrashNode {
     var grants: [RequestToken: ReadGrant] = [:]
     private var violations: [Violation] = []
 
-    init(_ id: MemberID, _ disk: MemoryDisk, _ stores: SimulatedStores, _ promises: Promises) {
+    init(_ id: MemberID, _ disk: MemoryDisk, _ stores: SimulatedStores, _ promises: Promises, contacts: [Member]?) {
         self.id = id
         self.disk = disk
         self.stores = stores
         self.promises = promises
+        self.contacts = contacts
         backend = MemoryBackend()
     }
 

@@ -13,11 +13,13 @@ extension CrashEnumeration {
         case compaction
         /// Three members; one is cut off until the log no longer reaches it, and gets a snapshot, twice.
         case snapshotInstall
+        /// Three members become five and three again: one joins as a learner and is promoted, one joins as a voter, a follower and the leader go.
+        case membershipChange
 
         var memberCount: Int {
             switch self {
             case .plainWrites, .compaction: 1
-            case .snapshotInstall: 3
+            case .snapshotInstall, .membershipChange: 3
             }
         }
 
@@ -26,7 +28,7 @@ extension CrashEnumeration {
             var options = ReplicaOptions()
             var log = LogOptions(segmentSizeBytes: 8 << 10)
             switch self {
-            case .plainWrites: break
+            case .plainWrites, .membershipChange: break
             case .compaction:
                 options.snapshotCount = 8
                 options.raft.keptEntries = 3
@@ -67,6 +69,7 @@ struct CrashScript {
         case .plainWrites: try plainWrites()
         case .compaction: try compaction()
         case .snapshotInstall: try snapshotInstall()
+        case .membershipChange: try membershipChange()
         }
         try pause()
     }
@@ -74,7 +77,7 @@ struct CrashScript {
     private mutating func plainWrites() throws(ScriptStopped) {
         let node = cluster.nodes[0]
         try grant(LeaseID(77), on: node)
-        for round in 0..<14 {
+        for round in 0..<20 {
             for _ in 0..<3 { try put(on: node) }
             switch round % 4 {
             case 0: try delete("k\(round % 5)", "k\(round % 5 + 3)", on: node)
@@ -131,6 +134,55 @@ struct CrashScript {
                 try reach(behind)
             }
         }
+    }
+
+    private mutating func membershipChange() throws(ScriptStopped) {
+        for _ in 0..<2 { try put(on: cluster.nodes[0]) }
+        // Time for everybody to say its name: without it the cluster takes no changes.
+        try pause()
+        let leader = cluster.nodes[0]
+        let learner = try join(Member(id: MemberID(4), peerURLs: ["http://m4"], isLearner: true), asking: leader)
+        try put(on: leader)
+        try reach(learner)
+        try change(.promote(learner.id), asking: leader)
+        let voter = try join(Member(id: MemberID(5), peerURLs: ["http://m5"]), asking: leader)
+        try put(on: voter)
+        try change(.update(MemberID(2), peerURLs: ["http://n2"]), asking: voter)
+        let gone = cluster[MemberID(3)]
+        try change(.remove(gone.id), asking: leader)
+        try pause()
+        cluster.discard(gone)
+        try put(on: leader)
+        try change(.remove(leader.id), asking: voter)
+        try pause()
+        cluster.discard(leader)
+        for _ in 0..<2 { try put(on: voter) }
+        try reach(learner)
+        try reach(cluster[MemberID(2)])
+    }
+
+    /// Adds a member to the cluster and starts it.
+    private func join(_ member: Member, asking node: CrashNode) throws(ScriptStopped) -> CrashNode {
+        let members = try change(.add(member), asking: node)
+        let disk = MemoryDisk()
+        let joined = cluster.add(member.id, disk, SimulatedStores(disk: disk, dataDirectory: CrashNode.dataDirectory), contacts: members)
+        watch(joined)
+        try boot(joined)
+        return joined
+    }
+
+    /// Asks until the leader finds that the time has come.
+    @discardableResult
+    private func change(_ request: MembershipRequest, asking node: CrashNode) throws(ScriptStopped) -> [Member] {
+        for _ in 0..<40 {
+            switch cluster.ask(node, .changeMembership(request)) {
+            case .membershipChanged(_, let members): return members
+            case .failed: try pause()
+            default: throw ScriptStopped()
+            }
+        }
+        cluster.violated("goes-on", "\(request) is refused for ever")
+        throw ScriptStopped()
     }
 
     // MARK: Steps
