@@ -75,6 +75,12 @@ extension Replica {
         smallChanges = BackendBatch()
         let storeToken = store.takeBatch(into: &batch)
         ReplicaState.writeMeta(applied: applied, configuration: appliedConfiguration, stateHash: stateHash, into: &batch)
+        if planted(.writesAppliedIndexFirst) {
+            var early = BackendBatch()
+            ReplicaState.writeMeta(applied: applied, configuration: appliedConfiguration, stateHash: stateHash, into: &early)
+            // Number zero: nobody waits for it.
+            effects.backendCommits.append(BackendCommit(token: BackendCommitToken(rawValue: 0), batch: early))
+        }
         let token = BackendCommitToken(rawValue: nextBackendToken)
         nextBackendToken += 1
         backendCommitInFlight = (token, storeToken, applied.index)
