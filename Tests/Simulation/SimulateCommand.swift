@@ -23,6 +23,12 @@ public struct SimulateCommand: ParsableCommand {
     @Flag(help: "One JSON object a run.") var json = false
     @Flag(help: "A line for every run, not only for those that fail.") var verbose = false
 
+    @Option(help: ArgumentHelp("Plant a fault in the engine and look for it; all: every one, each in a process of its own. Needs a build with the trait PlantedFaults.", valueName: "fault"))
+    var plant: String?
+    @Option(help: ArgumentHelp("Instead of seeds: lose power at every disk call of a workload (\(CrashEnumeration.Workload.allCases.map(\.rawValue).joined(separator: ", ")), all).", valueName: "workload"))
+    var enumerate: String?
+    @Flag(help: "With --enumerate: every legal set of surviving writes instead of a few.") var full = false
+
     public init() {}
 
     public func validate() throws {
@@ -30,10 +36,23 @@ public struct SimulateCommand: ParsableCommand {
             throw ValidationError("there is no profile \(profile): choose one of \(Profile.allCases.map(\.rawValue).joined(separator: ", "))")
         }
         guard simulated > 0, simulated <= 100_000_000 else { throw ValidationError("--simulated takes 1 to 100000000 seconds") }
+        if let plant {
+            guard PlantedFault.isCompiledIn else {
+                throw ValidationError("this program plants no faults: build it with swift build -c release --product simulate --traits PlantedFaults --scratch-path .build/planted")
+            }
+            guard plant == "all" || PlantedFault(rawValue: plant) != nil else {
+                throw ValidationError("there is no planted fault \(plant): choose all or one of \(PlantedFault.allCases.map(\.rawValue).joined(separator: ", "))")
+            }
+        }
+        if let enumerate, enumerate != "all", CrashEnumeration.Workload(rawValue: enumerate) == nil {
+            throw ValidationError("there is no workload \(enumerate): choose all or one of \(CrashEnumeration.Workload.allCases.map(\.rawValue).joined(separator: ", "))")
+        }
         guard seeds > 0, jobs > 0, jobs <= 256 else { throw ValidationError("--seeds and --jobs start at 1") }
     }
 
     public func run() throws {
+        if let plant { return try hunt(plant) }
+        if let enumerate { return try enumerateCrashes(enumerate) }
         let profile = Profile(rawValue: profile)!
         let campaign = Campaign(profile: profile, first: seed, count: seeds, simulated: .seconds(simulated), jobs: jobs)
         if trace || until != nil {
@@ -54,6 +73,32 @@ public struct SimulateCommand: ParsableCommand {
         if showsProgress { FileHandle.standardError.write(Data("\r\u{1b}[K".utf8)) }
         if !json { print(total.text) }
         if total.failures > 0 { throw ExitCode(1) }
+    }
+
+    private func hunt(_ name: String) throws {
+        if let fault = PlantedFault(rawValue: name) {
+            guard let noticed = PlantedFaultHunt.hunt(fault) else { return print("nobody noticed \(name)") }
+            print(noticed)
+            throw ExitCode(1)
+        }
+        let outcomes = PlantedFaultHunt.huntAll(jobs: jobs) { print($0.text) }
+        let missed = outcomes.count { $0.noticed == nil }
+        print("\(outcomes.count) planted faults, \(missed) missed")
+        if missed > 0 { throw ExitCode(1) }
+    }
+
+    private func enumerateCrashes(_ name: String) throws {
+        var failures = 0
+        for workload in CrashEnumeration.Workload.allCases where name == "all" || workload.rawValue == name {
+            let start = Date()
+            for report in [CrashEnumeration.run(workload, survivors: full ? .full : .reduced), CrashEnumeration.runFailures(workload)] {
+                for failure in report.failures { print(failure) }
+                failures += report.failures.count
+                print(report)
+            }
+            print("\(workload.rawValue): \(Int(Date().timeIntervalSince(start).rounded())) s")
+        }
+        if failures > 0 { throw ExitCode(1) }
     }
 
     private static func report(_ result: RunResult, always: Bool, json: Bool) {

@@ -50,13 +50,13 @@ extension RaftCore {
     /// Starts a round for everything that waits. `.none` if nothing does, too many rounds are open, or this term has no commit
     /// yet: the true commit index is not known before.
     mutating func startReadRound(_ effects: inout [RaftEffect]) -> ReadRound {
-        guard lead.hasCommitted, !(lead.waitingReads.isEmpty && lead.waitingForwards.isEmpty),
+        guard lead.hasCommitted || planted(.readsBeforeFirstCommit), !(lead.waitingReads.isEmpty && lead.waitingForwards.isEmpty),
               lead.rounds.count < options.maxReadRounds else { return .none }
-        lead.nextRound += 1
+        if !planted(.reusesReadRound) || lead.nextRound == 0 { lead.nextRound += 1 }
         let round = OpenRound(round: ReadRound(lead.nextRound), index: commit, local: lead.waitingReads, forwarded: lead.waitingForwards)
         lead.waitingReads = []
         lead.waitingForwards = []
-        if configuration.voters == [id] && !configuration.isJoint {
+        if configuration.voters == [id] && !configuration.isJoint || planted(.readsWithoutRound) {
             answer(round, &effects)
             return .none
         }

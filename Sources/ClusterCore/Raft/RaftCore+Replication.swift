@@ -251,9 +251,9 @@ extension RaftCore {
         guard lead.commitMayAdvance else { return }
         lead.commitMayAdvance = false
         let agreed = Quorum.reached(in: configuration) { member in
-            member == id ? durable : lead.indexOfPeer(member).map { lead.peers[$0].match } ?? .zero
+            member == id ? (planted(.countsOwnEntriesBeforeSync) ? log.last.index : durable) : lead.indexOfPeer(member).map { lead.peers[$0].match } ?? .zero
         }
-        guard agreed > commit, log.term(at: agreed) == term else { return }
+        guard agreed > commit, log.term(at: agreed) == term || planted(.commitsEarlierTermsByCounting) else { return }
         let hadChangeOpen = configurations.count > 1
         advanceCommit(to: agreed, &effects)
         if !lead.hasCommitted {
@@ -278,7 +278,7 @@ extension RaftCore {
             if let term = log.term(at: previous.index), term != previous.term {
                 return refuseConflict(&effects)
             }
-        } else if !log.holds(previous) {
+        } else if !log.holds(previous), !(planted(.skipsPreviousEntryCheck) && previous.index <= log.last.index) {
             let agreed = max(log.lastIndex(withTermAtMost: previous.term, upTo: min(previous.index, log.last.index)), commit)
             send(.appendRejected(rejected: previous.index, hint: LogPosition(index: agreed, term: log.term(at: agreed) ?? .zero)),
                  to: leader, &effects)
@@ -299,7 +299,7 @@ extension RaftCore {
         }
         let match = max(entries.last?.index ?? previous.index, previous.index < commit ? commit : .zero)
         advanceCommit(to: min(leaderCommit, match), &effects)
-        hold(.accept(match: match, term: term, to: leader))
+        if planted(.acknowledgesBeforeSync) { send(.appendAccepted(match: match), to: leader, &effects) } else { hold(.accept(match: match, term: term, to: leader)) }
     }
 
     private func areConsecutive(_ entries: [Entry], behind previous: LogPosition) -> Bool {

@@ -117,7 +117,7 @@ extension Replica {
     // MARK: Snapshots
 
     /// Whether a streamed snapshot at this position would take the member forward.
-    public func wants(_ snapshot: SnapshotMetadata) -> Bool { raft.wantsSnapshot(at: snapshot.position.index) }
+    public func wants(_ snapshot: SnapshotMetadata) -> Bool { planted(.installsOldSnapshots) || raft.wantsSnapshot(at: snapshot.position.index) }
 
     /// The streamed state is durable under the backend's name and loaded: it replaces store, leases and membership. Watchers go
     /// on from where they were; if their history is gone they learn it. Call while no commit is in flight.
