@@ -114,7 +114,8 @@ public struct Dials: Sendable {
             dials.syncTime = among([100_000...3_000_000, 10_000...50_000, 1_000_000...80_000_000])
             dials.commitTime = among([500_000...8_000_000, 10_000...100_000, 5_000_000...400_000_000])
             dials.segmentBytes = among([4 << 10, 16 << 10, 256 << 10])
-            dials.snapshotChunkBytes = among([200, 4 << 10, 64 << 10])
+            // Piece by piece over a slow link, small ones would take longer than anybody's patience.
+            dials.snapshotChunkBytes = dials.latency.upperBound > 50_000_000 ? 256 << 10 : among([200, 4 << 10, 64 << 10])
             options.snapshotCount = among([10, 50, 400, 5000])
             options.raft.keptEntries = among([0, 1, 20, 500])
             options.raft.maxAppendBytes = among([200, 4 << 10, 1 << 20])

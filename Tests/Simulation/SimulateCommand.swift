@@ -51,6 +51,7 @@ public struct SimulateCommand: ParsableCommand {
     }
 
     public func run() throws {
+        setvbuf(stdout, nil, _IOLBF, 0)
         if let plant { return try hunt(plant) }
         if let enumerate { return try enumerateCrashes(enumerate) }
         let profile = Profile(rawValue: profile)!

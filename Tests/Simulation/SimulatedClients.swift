@@ -493,6 +493,6 @@ extension ClientWorld {
         for watcher in watchers where watcher.checker != nil {
             if let violation = judge.closed(&watcher.checker!, mustBeComplete: true) { return violation }
         }
-        return judge.finish()
+        return judge.finish(knowsPast: simulation.statistics.membershipChanges == 0)
     }
 }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Simulation
 import Foundation
 
 struct Quarterdeck: ParsableCommand {
