@@ -299,6 +299,9 @@ public enum RaftNote: Hashable, Sendable {
     /// It finished after all.
     case diskRecovered(after: TimeSpan)
     case snapshotNeeded(by: MemberID)
+    /// A member does not have what it had acknowledged: an old disk was put back, or its disk lies. It is brought up to date again, but what was
+    /// committed by its word may now be on too few disks.
+    case peerForgot(MemberID, acknowledged: LogIndex, has: LogIndex)
     /// A message that no correct member sends was ignored.
     case messageRefused(from: MemberID, MessageFault)
 }

@@ -359,6 +359,8 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         case .transferAborted(let heir): (.warning, "\(heir) did not take leadership over")
         case .diskStuck(let after): (.warning, "the log's disk has not finished a write for \(after.milliseconds) ms")
         case .diskRecovered(let after): (.warning, "the log's disk finished a write after \(after.milliseconds) ms")
+        case .peerForgot(let peer, let acknowledged, let has):
+            (.error, "\(peer) acknowledged entry \(acknowledged.rawValue) and has only \(has.rawValue): its disk lost data or is an old one; it is brought up to date, but check that disk, and replace the member if it is not sound")
         case .messageRefused(let peer, let fault): (.warning, "a message from \(peer) was ignored: \(fault)")
         case .snapshotNeeded(let peer): (.info, "\(peer) is behind the log and gets a snapshot")
         }

@@ -61,7 +61,7 @@ enum ObserverMessage {
         case .diskStuck(let after): .diskStuck(after.nanoseconds / 1_000)
         case .diskRecovered(let after): .diskRecovered(after.nanoseconds / 1_000)
         case .snapshotNeeded(let peer): .snapshotSent(snapshot(peer, .started))
-        case .configurationChanged, .messageRefused: nil
+        case .configurationChanged, .messageRefused, .peerForgot: nil
         }
     }
 
