@@ -41,13 +41,14 @@ public struct ReplicaState {
         batch.put(.meta, configurationKey, configuration.json())
     }
 
-    /// The first commit of a new member: who belongs to the cluster, before any log entry.
-    public static func bootstrap(_ members: [Member]) -> BackendBatch {
+    /// The first commit of a new member: who belongs to the cluster.
+    /// - Parameter applied: where its log begins; zero for a new cluster, else where the snapshot stands that the member is restored from.
+    public static func bootstrap(_ members: [Member], applied: LogPosition = .zero) -> BackendBatch {
         var batch = BackendBatch()
         for member in members.sorted(by: { $0.id < $1.id }) {
             batch.put(.members, Array(member.id.description.utf8), member.json())
         }
-        writeMeta(applied: .zero, configuration: Configuration(voters: members.filter { !$0.isLearner }.map(\.id),
+        writeMeta(applied: applied, configuration: Configuration(voters: members.filter { !$0.isLearner }.map(\.id),
                                                                learners: members.filter(\.isLearner).map(\.id)), into: &batch)
         return batch
     }
