@@ -5,6 +5,8 @@
 public enum PlantedFault: String, CaseIterable, Sendable {
     /// A leader counts its own entries before its disk has them.
     case countsOwnEntriesBeforeSync
+    /// A leader takes a follower's commands again when the message comes twice.
+    case takesForwardsTwice
 
     #if PLANTED_FAULTS
     /// The one that the process plants. Set before the first member starts; the simulator has one thread a cluster and one fault a process.

@@ -278,7 +278,7 @@ public final class WriteAheadLog {
     }
 
     /// nil at the top ("/" or "." for a relative name is given as such).
-    static func parentDirectory(_ path: String) -> String? {
+    public static func parentDirectory(_ path: String) -> String? {
         var text = Array(path.utf8)
         while text.count > 1, text.last == UInt8(ascii: "/") { text.removeLast() }
         if text == [UInt8(ascii: "/")] || text == [UInt8(ascii: ".")] || text.isEmpty { return nil }

@@ -107,6 +107,7 @@ public struct MemberFiles {
                 guard state.applied == .zero else {
                     throw Fault.unusable("\(dataDirectory) has a store but no log: restore the missing files, or clear the directory and add this member anew")
                 }
+                try makeNamesDurable()
                 log = try WriteAheadLog.create(directory: logDirectory, disk: disk, identity: identity, options: logOptions)
                 recovered = RecoveredLog(hardState: HardState(), start: .zero, entries: [])
             }
@@ -119,6 +120,18 @@ public struct MemberFiles {
             throw .log(error)
         } catch {
             throw .other("data directory \(dataDirectory): \(error)")
+        }
+    }
+
+    /// A new member's directories, all the way up: a power cut that took one of their names would take the member's votes with it, and it would
+    /// found itself anew. Done before there is a log, and the log is there before anything is promised. (found by the simulator)
+    private func makeNamesDurable() throws {
+        try stores.sync()
+        var directory: String? = dataDirectory + "/member"
+        for _ in 0..<3 {
+            guard let path = directory else { return }
+            try disk.syncDirectory(path)
+            directory = WriteAheadLog.parentDirectory(path)
         }
     }
 

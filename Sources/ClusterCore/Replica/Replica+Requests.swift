@@ -329,6 +329,8 @@ extension Replica {
         case .leaseState(let number, let remaining, let granted, let keys):
             guard let question = leaderQuestions.removeValue(forKey: number) else { return }
             effects.answers.append((question.token, .leaseState(question.lease, remainingSeconds: remaining, grantedSeconds: granted, keys: keys)))
+        case .stateHash(let index, let hash):
+            comparison.take(hash, at: index, from: message.from)
         case .notLeader(let number):
             leaderQuestions[number]?.askedLeader = .none
         }

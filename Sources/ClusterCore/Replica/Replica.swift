@@ -28,6 +28,8 @@ public final class Replica {
     var appliedConfiguration: Configuration
     /// The last entry whose effect is in the store.
     public internal(set) var applied: LogPosition
+    /// Of the state at `applied`: equal on every member that has applied as much.
+    public internal(set) var stateHash: StateHash
     /// What the backend holds durably.
     var written: LogIndex
     var backendSize: BackendSize
@@ -80,12 +82,23 @@ public final class Replica {
     var logBytesSinceCompaction = 0
     var compactedThrough: LogIndex
 
+    // MARK: Comparison of states
+
+    var comparison: StateComparison
+    /// The last applied entry that asks for a check, and when the first of those not covered by one was applied.
+    var lastUnchecked = LogIndex.zero
+    var uncheckedSince: Instant?
+    /// What this member's latest proposed check covers, as leader.
+    var proposedCheck = LogIndex.zero
+    /// This member's own hash, not told to the others yet.
+    var dueReport: StateCheck?
+
     /// Commands or reads given to an earlier leader wait to be given to the present one.
     var mustAskAgain = false
 
     public internal(set) var counters = ReplicaCounters()
     var raftEffects: [RaftEffect] = []
-    /// Set when a committed entry could not be decoded; nothing is applied any more.
+    /// Set when a committed entry could not be applied or this member's state is not the cluster's: it does nothing any more.
     var isHalted = false
 
     struct PendingProposal {
@@ -148,6 +161,8 @@ public final class Replica {
         alarms = state.alarms
         appliedConfiguration = state.configuration
         applied = state.applied
+        stateHash = state.stateHash
+        comparison = StateComparison(at: state.applied.index, state.stateHash)
         written = state.applied.index
         compactedThrough = restart.start.index
         logBytesSinceCompaction = restart.entries.reduce(0) { $0 + $1.cost }
@@ -167,6 +182,11 @@ public final class Replica {
     // MARK: Events
 
     public func handle(_ event: ReplicaEvent, at now: Instant, wall: WallTime, into effects: inout ReplicaEffects) {
+        guard !isHalted else {
+            // The shell waits for the write under way before it closes the files.
+            if case .backendCommitted(let token, _) = event, backendCommitInFlight?.token == token { backendCommitInFlight = nil }
+            return
+        }
         switch event {
         case .request(let token, let request, let requiresLeader):
             if requiresLeader && raft.leader == .none {
@@ -210,6 +230,7 @@ public final class Replica {
         expireRequests(at: now, into: &effects)
         publishOwnAttributes(at: now)
         proposeExpiredLeases(at: now, wall: wall)
+        proposeStateCheck(at: now)
         propose(at: now, wall: wall)
         startReads(at: now, wall: wall)
         // Applying can free consensus to hand out more (unapplied bound), so go on until nothing new comes. What a new leader is asked again
@@ -223,6 +244,8 @@ public final class Replica {
                 startReads(at: now, wall: wall)
             }
         } while (mustAskAgain || !raftEffects.isEmpty) && !isHalted
+        compareStates(at: now, into: &effects)
+        guard !isHalted else { return }
         serveReads(at: now, into: &effects)
         checkLeader(at: now, into: &effects)
         maintain(at: now, into: &effects)
@@ -231,8 +254,10 @@ public final class Replica {
 
     /// When `handle(.timer)` and `flush` are wanted next at the latest.
     public var nextDeadline: Instant {
+        guard !isHalted else { return .distantFuture }
         var deadline = raft.nextDeadline
         if raft.isLeader, let leaseDeadline { deadline = min(deadline, leaseDeadline) }
+        if let stateCheckDeadline { deadline = min(deadline, stateCheckDeadline) }
         if let first = proposalDeadlines.first { deadline = min(deadline, first.deadline) }
         if let first = readBatches.first { deadline = min(deadline, first.deadline) }
         if let dirtySince, backendCommitInFlight == nil { deadline = min(deadline, dirtySince + options.backendCommitInterval) }
@@ -242,10 +267,11 @@ public final class Replica {
     }
 
     /// True when there is work that should not wait for a timer: catching up watchers, removing compacted history.
-    public var hasBackgroundWork: Bool { hub.hasCatchUpWork || store.hasCompactionWork }
+    public var hasBackgroundWork: Bool { !isHalted && (hub.hasCatchUpWork || store.hasCompactionWork) }
 
     /// Does a bounded slice of background work. Call between batches while `hasBackgroundWork`.
     public func work(at now: Instant, into effects: inout ReplicaEffects) {
+        guard !isHalted else { return }
         if store.hasCompactionWork {
             store.compactStep(maxKeys: Replica.compactionStepKeys)
             markDirty(at: now)

@@ -72,7 +72,7 @@ public struct SnapshotRestore: Sendable {
         let reader = try BoltReader(file)
         // Room for what a large file becomes, and for the quota that its server will have at the least.
         let mapSize = LMDBBackend.mapSizeBytes(quotaBytes: Int(clamping: max(file.size * 2, 2 << 30)))
-        let stores = LMDBStoreFiles(directory: work + "/member/store", disk: disk, mapSizeBytes: mapSize)
+        let stores = StoreDirectory.lmdb(in: work, disk: disk, mapSizeBytes: mapSize, wrapBackend: { $0 })
         var outcome = Outcome(member: own, cluster: cluster, revision: 0, entries: 0, unknownBuckets: [])
         // The first entries of the log would be the members' own, one each, in term 1: all members of the cluster stand behind them. (etcd)
         let position = LogPosition(index: LogIndex(UInt64(members.count)), term: Term(1))
@@ -104,6 +104,8 @@ public struct SnapshotRestore: Sendable {
             tell()
         }
         var meta: [(key: [UInt8], value: [UInt8])] = []
+        // Members that were restored from different files would hold different things for ever: their first comparison tells.
+        var stateHash = StateHash.initial
         for (bucket, table) in zip(walk.buckets, tables) {
             var cursor = walk.cursor(bucket)
             guard let table else {
@@ -126,6 +128,9 @@ public struct SnapshotRestore: Sendable {
                     continue
                 case .key, .lease, .cluster, .alarm, .auth, .authUsers, .authRoles:
                     batch.put(table, entry.key, entry.value)
+                    stateHash.fold(UInt64(table.rawValue), UInt64(entry.key.count), UInt64(entry.value.count))
+                    stateHash.fold(entry.key)
+                    stateHash.fold(entry.value)
                     outcome.entries += 1
                     if batch.bytes >= SnapshotRestore.batchBytes { try commit() }
                 }
@@ -139,13 +144,14 @@ public struct SnapshotRestore: Sendable {
             outcome.revision += amount
             let mark = Table.revisionKey(main: outcome.revision)
             batch.put(.key, mark, [])
+            stateHash.fold(mark)
             outcome.entries += 1
             meta.removeAll { $0.key == MetaKey.scheduledCompactRevision }
             meta.append((MetaKey.scheduledCompactRevision, mark))
         }
         try commit()
         for (key, value) in meta { batch.put(.meta, key, value) }
-        batch.changes += ReplicaState.bootstrap(members, applied: position).changes
+        batch.changes += ReplicaState.bootstrap(members, applied: position, stateHash: stateHash).changes
         try commit()
     }
 
