@@ -14,6 +14,11 @@ public struct SnapshotProgress: Sendable {
     public var step: String
     public var doneBytes: UInt64
     public var totalBytes: UInt64
+    public init(step: String, doneBytes: UInt64, totalBytes: UInt64) {
+        self.step = step
+        self.doneBytes = doneBytes
+        self.totalBytes = totalBytes
+    }
 }
 
 /// A snapshot, or a member's `snap/db`, open for reading.
