@@ -129,7 +129,9 @@ public struct Dials: Sendable {
             options.backendCommitInterval = .milliseconds(among([5, 100, 250, 2000]))
             options.backendCommitBytes = among([2 << 10, 64 << 10, 8 << 20])
             options.watchProgressInterval = .milliseconds(among([500, 5_000, 600_000]))
-            let election = among([(300, 30), (1000, 100), (1000, 100), (5000, 500)] as [(Int64, Int64)])
+            var election = among([(300, 30), (1000, 100), (1000, 100), (5000, 500)] as [(Int64, Int64)])
+            // Timers shorter than a few round trips elect nobody for long: a wrong setting, not a fault.
+            while election.0 < dials.latency.upperBound / 1_000_000 * 12 { election = (election.0 * 4, election.1 * 4) }
             options.raft.electionTimeout = .milliseconds(election.0)
             options.raft.heartbeatInterval = .milliseconds(election.1)
         case .calm:

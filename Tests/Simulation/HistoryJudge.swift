@@ -47,7 +47,8 @@ struct HistoryJudge {
     ///   - needed: the lowest revision that a watch or a member may still show to somebody.
     mutating func checkpoint(oldest: Moment, needed: Int64, at: Moment) -> Violation? {
         if let violation = leases?.checkOverdue(at: at).first { return violation }
-        let floor = min(clients.floor(startedBefore: oldest, truth: truth.history), needed)
+        let floor = min(clients.floor(startedBefore: oldest, truth: truth.history), needed) - ClientWorld.oldestRead
+        guard floor > 1 else { return nil }
         if let violation = clients.forget(startedBefore: oldest, floor: floor, truth: truth.history).first { return violation }
         leases?.forget(startedBefore: oldest)
         truth.forget(below: floor)

@@ -26,7 +26,21 @@ final class Nemesis {
     /// What a rest must bring about.
     private var goal: Goal?
     /// An image taken earlier, to be put back.
-    private var images: [Int: (disk: MemoryDisk, stores: SimulatedStores, durable: ShadowLog)] = [:]
+    private var images: [Int: Image] = [:]
+    private var convalescent: (node: SimulatedNode, commit: UInt64)?
+    /// Machines for which a member was asked for.
+    private var joining: Set<Int> = []
+    private var nextMember: UInt64 = 0
+
+    private struct Image {
+        var id: MemberID
+        var disk: MemoryDisk
+        var stores: SimulatedStores
+        var durable: ShadowLog
+        /// Was being written, and may be on it.
+        var inFlight: [LogJob]
+        var lowestRevision: Int64
+    }
 
     private struct Goal {
         var began: Moment
@@ -111,6 +125,7 @@ final class Nemesis {
 
     private func rest(_ simulation: Simulation) {
         isTrouble = false
+        images.removeAll()
         healAll(simulation)
         setGoal(simulation)
         nextPhase(simulation, after: 50_000_000)
@@ -127,6 +142,7 @@ final class Nemesis {
 
     private func missing(_ goal: Goal, _ simulation: Simulation) -> String? {
         let members = simulation.nodes.filter { $0.isMember && !$0.isLost }
+        for node in simulation.nodes where !node.isMember && node.process != nil { return "n\(node.number) was removed and still runs" }
         for node in members where node.process == nil { return "n\(node.number) does not run" }
         let leaders = members.filter { $0.process!.seen.role == .leader }
         guard let leader = leaders.max(by: { $0.process!.seen.term < $1.process!.seen.term }) else { return "no leader" }
@@ -158,7 +174,7 @@ final class Nemesis {
         guard isTrouble, number == nextStrike else { return }
         nextStrike += 1
         simulation.schedule(.nemesis(number: nextStrike), after: span(around: dials.faultEvery))
-        guard let kind = pick(kinds) else { return }
+        guard let kind = pick(kinds), !isConvalescing(simulation) else { return }
         simulation.statistics.faults += 1
         apply(kind, simulation)
     }
@@ -292,21 +308,124 @@ final class Nemesis {
 
     // MARK: Damage
 
-    /// Members whose data is gone or doubtful; never more than a minority at once.
+    /// Whether a majority of the voters keeps its data when this member loses its own. Nobody can say so while nobody leads.
     private func mayDamage(_ node: SimulatedNode, _ simulation: Simulation) -> Bool {
-        let members = simulation.nodes.filter(\.isMember)
-        let damaged = members.count { $0.isLost || $0.mayRefuse }
-        return (damaged + 1) * 2 < members.count
+        guard let leader = simulation.nodes.filter({ $0.process?.seen.role == .leader }).max(by: { $0.process!.seen.term < $1.process!.seen.term }) else { return false }
+        let configuration = leader.process!.replica.status(includingPeers: false).raft.configuration
+        func survives(_ voters: [MemberID]) -> Bool {
+            let sound = voters.count { voter in
+                guard let other = simulation.nodeOf[voter.rawValue], other.hasBooted else { return false }
+                return other !== node && !other.isLost && !other.mayRefuse
+            }
+            return sound * 2 > voters.count
+        }
+        return survives(configuration.voters) && (configuration.outgoingVoters.isEmpty || survives(configuration.outgoingVoters))
     }
 
     private func damage(_ kind: Dials.Fault, _ node: SimulatedNode, _ simulation: Simulation) {
-        guard mayDamage(node, simulation) else { return }
-        // Needs a way to put another member in its place: see changeMembers.
+        switch kind {
+        case .wipe:
+            guard mayDamage(node, simulation) else { return }
+            simulation.stop(node, .powerCut)
+            node.isLost = true
+        case .bitRot:
+            guard mayDamage(node, simulation) else { return }
+            simulation.stop(node, .kill)
+            let directory = MemberFiles.logDirectory(in: node.dataDirectory)
+            guard let name = pick((try? node.disk.list(directory)) ?? []), var bytes = node.disk.bytes(of: directory + "/" + name), !bytes.isEmpty else { return }
+            for _ in 0...generator.next() % 3 { bytes[Int(generator.next() % UInt64(bytes.count))] ^= 1 << UInt8(generator.next() % 8) }
+            node.disk.setBytes(of: directory + "/" + name, bytes)
+            node.mayRefuse = true
+            simulation.schedule(.start(node), after: span(around: dials.faultLasts))
+        case .oldImage:
+            guard let image = images.removeValue(forKey: node.number), image.id == node.id else {
+                guard node.durable.last > 0 else { return }
+                let disk = node.disk.copy()
+                images[node.number] = Image(id: node.id, disk: disk, stores: node.stores.moved(to: disk), durable: node.durable, inFlight: node.process?.logInFlight ?? [],
+                                            lowestRevision: node.lowestRevision)
+                return
+            }
+            putBack(image, on: node, simulation)
+        default: break
+        }
     }
+
+    /// A member comes back with what it had some time ago: it has forgotten what it acknowledged since. While everybody else is well, and until it
+    /// has caught up, that must harm nobody.
+    private func putBack(_ image: Image, on node: SimulatedNode, _ simulation: Simulation) {
+        let members = simulation.nodes.filter(\.isMember)
+        guard undoings.isEmpty, dials.lossPerMille == 0, dials.keepsOrder, members.count > 2, node.process?.seen.role != .leader,
+              members.allSatisfy({ $0.process != nil && !$0.isPaused && !$0.isLost && $0.stuckUntil <= simulation.time && $0.slowness == 1 && $0.disk.faults.isEmpty }),
+              members.contains(where: { $0.process!.seen.role == .leader && $0.process!.seen.term == node.process!.seen.term }) else { return }
+        simulation.stop(node, .kill)
+        node.replaceDisk(image.disk)
+        node.stores = image.stores
+        node.durable = image.durable
+        var after = image.durable
+        for case .persist(let batch) in image.inFlight { after.take(batch) }
+        node.durableAfterWrite = after
+        node.lowestRevision = image.lowestRevision
+        convalescent = (node, simulation.invariants.ledger.commit)
+        simulation.start(node)
+    }
+
+    /// Whether everything else must keep still until a member that lost its memory has caught up.
+    private func isConvalescing(_ simulation: Simulation) -> Bool {
+        guard let (node, commit) = convalescent else { return false }
+        if let process = node.process, process.seen.applied < commit { return true }
+        convalescent = nil
+        return false
+    }
+
+    /// What the judges must keep for the sake of images that may come back.
+    var oldestImage: Int64 { images.values.reduce(.max) { min($0, $1.lowestRevision) } }
 
     // MARK: Members
 
-    private func changeMembers(_ node: SimulatedNode, _ simulation: Simulation) {}
+    private func changeMembers(_ node: SimulatedNode, _ simulation: Simulation) {
+        let members = simulation.nodes.filter(\.isMember)
+        let free = simulation.nodes.filter { !$0.isMember && $0.process == nil && !joining.contains($0.number) }
+        let lost = members.filter(\.isLost)
+        if let orphan = pick(simulation.orphans), chance(70) { return ask(.changeMembership(.remove(orphan)), of: node, simulation) }
+        if let dead = pick(lost), chance(60) { return ask(.changeMembership(.remove(dead.id)), of: node, simulation) }
+        switch generator.next() % 8 {
+        case 0, 1, 2:
+            guard let machine = pick(free), members.count < dials.nodes + dials.spares else { return }
+            nextMember += 1
+            let id = MemberID(0xabc0_0000 + nextMember)
+            joining.insert(machine.number)
+            let asked = Member(id: id, peerURLs: ["http://n\(machine.number).\(nextMember):2380"], isLearner: chance(50))
+            let number = nextFault
+            ask(.changeMembership(.add(asked)), of: node, simulation) { [self] answer in
+                joining.remove(machine.number)
+                guard case .membershipChanged(_, let list) = answer else { return }
+                join(machine, id, list, simulation)
+            }
+            // An answer may never come.
+            later(simulation, after: 20_000_000_000) { [self] in
+                _ = number
+                joining.remove(machine.number)
+            }
+        case 3, 4:
+            guard members.count > 1, let gone = pick(members) else { return }
+            ask(.changeMembership(.remove(gone.id)), of: node, simulation)
+        case 5, 6:
+            guard let learner = members.first(where: { $0.process?.replica.isLearner == true }) else { return }
+            ask(.changeMembership(.promote(learner.id)), of: node, simulation)
+        default:
+            guard let moved = pick(members) else { return }
+            ask(.changeMembership(.update(moved.id, peerURLs: ["http://moved.\(nextFault)"])), of: node, simulation)
+        }
+    }
+
+    private func join(_ machine: SimulatedNode, _ id: MemberID, _ members: [Member], _ simulation: Simulation) {
+        guard machine.process == nil, !machine.isMember else { return }
+        simulation.nodeOf[machine.id.rawValue] = nil
+        machine.becomeNew(id, contacts: members)
+        simulation.nodeOf[id.rawValue] = machine
+        simulation.statistics.membershipChanges += 1
+        simulation.schedule(.start(machine), after: Int64(generator.next() % 3_000_000_000))
+    }
 
     // MARK: Requests of its own
 

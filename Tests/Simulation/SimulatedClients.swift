@@ -77,6 +77,8 @@ final class ClientWorld {
     /// Clients finish their call and start none.
     var isQuiet = false
     private let weights: Int
+    /// Reads of the past go back this many revisions.
+    static let oldestRead: Int64 = 60
 
     init(_ dials: Dials, _ generator: SeededGenerator) {
         self.dials = dials
@@ -193,7 +195,7 @@ final class ClientWorld {
             let all = RangeRequest(key: self.key(0), rangeEnd: Array("l".utf8))
             return read(all, .range(key: all.key, end: all.rangeEnd, revision: 0, isSerializable: false))
         case .readOld:
-            let revision = max(1, truth.revision - self.number(0...40))
+            let revision = max(1, truth.revision - self.number(0...ClientWorld.oldestRead))
             let serializable = oneIn(2)
             let old = RangeRequest(key: self.key(0), rangeEnd: Array("l".utf8), revision: Revision(revision), serializable: serializable)
             return read(old, .range(key: old.key, end: old.rangeEnd, revision: revision, isSerializable: serializable))
@@ -466,7 +468,7 @@ extension ClientWorld {
         var oldest = simulation.time
         for client in clients where client.call != nil { oldest = min(oldest, client.started) }
         // Serializable reads show what their member has, and a member that restarts has what its store holds.
-        var needed = truth.revision
+        var needed = min(truth.revision, simulation.nemesis.oldestImage)
         for node in simulation.nodes where node.isMember && !node.isLost { needed = min(needed, node.lowestRevision) }
         for watcher in watchers where watcher.checker != nil {
             watcher.checker!.advance(truth: truth.history)

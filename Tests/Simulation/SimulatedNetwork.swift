@@ -96,6 +96,7 @@ final class SnapshotTransfer {
     fileprivate var assembly: SnapshotAssembly?
     fileprivate var storeNumber: UInt64 = 0
     fileprivate var isWaiting = false
+    fileprivate var isFinished = false
 
     init(from: SimulatedNode, to peer: MemberID, _ simulation: Simulation) {
         self.from = from
@@ -127,7 +128,7 @@ extension Simulation {
 
     /// One piece arrives.
     func step(_ transfer: SnapshotTransfer) {
-        guard let target = transfer.to else { return }
+        guard let target = transfer.to, !transfer.isFinished else { return }
         let bothLive = transfer.from.life == transfer.fromLife && target.life == transfer.toLife && target.process != nil
         guard bothLive, network.isOpen(transfer.from.id, target.id), network.isOpen(target.id, transfer.from.id),
               time - transfer.startedAt < Simulation.stallTimeout || !(transfer.from.isPaused || target.isPaused) else { return give(up: transfer, target) }
@@ -137,6 +138,8 @@ extension Simulation {
         do {
             guard let piece = try transfer.cutter!.next() else { return }
             if piece.kind == .begin {
+                // Once its last chunk is there it is whole, and a member that starts finds it, installed or not.
+                target.installedThrough = max(target.installedThrough, transfer.cutter!.metadata.position.index.rawValue)
                 transfer.storeNumber = try (target.stores.numbers().max() ?? 0) + 1
                 transfer.assembly = SnapshotAssembly(into: try target.stores.open(transfer.storeNumber))
             } else if let metadata = try transfer.assembly!.take(piece) {
@@ -151,6 +154,7 @@ extension Simulation {
 
     private func give(up transfer: SnapshotTransfer, _ target: SimulatedNode) {
         statistics.failedTransfers += 1
+        transfer.isFinished = true
         transfer.reader?.release()
         if target.life == transfer.toLife, target.process != nil, transfer.assembly != nil { target.stores.remove(transfer.storeNumber) }
         transfer.assembly = nil
@@ -162,17 +166,20 @@ extension Simulation {
         guard let process = target.process, process.replica.wants(metadata), let backend = transfer.assembly?.backend else { return give(up: transfer, target) }
         transfer.isWaiting = true
         let install = { [self] in
-            guard target.process === process, process.replica.wants(metadata), let reader = try? backend.makeReader(), let state = try? ReplicaState.load(from: reader),
+            guard !transfer.isFinished, target.process === process, process.replica.wants(metadata), let reader = try? backend.makeReader(), let state = try? ReplicaState.load(from: reader),
                   (try? target.stores.sync()) != nil else { return give(up: transfer, target) }
-            target.installedThrough = metadata.position.index.rawValue
             process.backend = backend
             process.storeNumber = transfer.storeNumber
             process.replica.install(metadata, from: transfer.from.id, state: state, backend: backend, reader: reader, at: target.clock.now(time),
                                     wall: target.clock.wall(time), into: &process.effects)
+            transfer.isFinished = true
             transfer.reader?.release()
             schedule(.post(transfer.from, life: transfer.fromLife, .snapshotSent(to: transfer.peer, succeeded: true)), after: network.transit(target.id, transfer.from.id))
             scheduleTurn(target, process)
         }
-        if process.replica.isCommittingBackend { process.waitingInstall = install } else { install() }
+        guard process.replica.isCommittingBackend else { return install() }
+        process.waitingInstall = install
+        // Looks after it: the target may die meanwhile.
+        schedule(.transfer(transfer), after: 20_000_000)
     }
 }

@@ -52,12 +52,14 @@ final class SimulatedNode {
     /// Part of the cluster: starts with it, or was added. One that was removed or lost its data never comes back.
     var isMember: Bool
     var isLost = false
+    /// Its disk is not empty any more.
+    var hasBooted = false
+    /// Whom it was told of when it joined; nil: a founder.
+    private(set) var contacts: [Member]?
     /// Up to here a snapshot was made durable in the store, whether or not the log has followed.
     var installedThrough: UInt64 = 0
-    /// The revision that it has, or had when it last started: what it may still show to somebody.
+    /// What its store holds at least: the oldest that it may still show to somebody.
     var lowestRevision: Int64 = 1
-    /// Its revision at the last checkpoint, which its store has reached by the next one.
-    var writtenRevision: Int64 = 1
     /// A disk fault struck since the last start that worked.
     var hadDiskFault = false
     /// Its data may be damaged: then it may refuse to start.
@@ -89,16 +91,19 @@ final class SimulatedNode {
     }
 
     /// An empty disk, and the id that the cluster gave to the member that will start on it.
-    func becomeNew(_ id: MemberID) {
+    func becomeNew(_ id: MemberID, contacts: [Member]) {
         self.id = id
+        self.contacts = contacts
         disk = MemoryDisk()
         stores = SimulatedStores(disk: disk, dataDirectory: dataDirectory)
         durable = ShadowLog()
         durableAfterWrite = nil
-        life = 0
+        hasBooted = false
         isMember = true
         isLost = false
         mayRefuse = false
+        installedThrough = 0
+        lowestRevision = 1
     }
 
     /// A running member: the machine and what the shell around it keeps.
@@ -117,6 +122,8 @@ final class SimulatedNode {
         var logJobs: [LogJob] = []
         var logInFlight: [LogJob] = []
         var commitInFlight: BackendCommit?
+        /// The revision that the commit in flight has at least.
+        var commitRevision: Int64 = 1
         /// A loaded snapshot that waits for the commit in flight.
         var waitingInstall: (() -> Void)?
         /// What is in the machine's log, written or not.

@@ -56,8 +56,10 @@ public final class SimulatedStores: StoreFiles, @unchecked Sendable {
         defer { file.close() }
         if let id = Self.identifier(try file.read(at: 0, count: 8)) { return SimulatedBackend(backends[id - 1], disk, path) }
         let backend = MemoryBackend()
+        // Before the file names it: the power may go at any of the calls below, and what they wrote may survive.
+        backends.append(backend)
         var writer = ByteWriter(capacity: 8)
-        writer.write(UInt64(backends.count + 1))
+        writer.write(UInt64(backends.count))
         var failure: DiskError?
         writer.bytes.withUnsafeBytes { raw in
             do throws(DiskError) { try file.write(raw, at: 0) } catch { failure = error }
@@ -65,7 +67,6 @@ public final class SimulatedStores: StoreFiles, @unchecked Sendable {
         if let failure { throw failure }
         // From here on the file is whole, but its name is not durable yet.
         try file.sync()
-        backends.append(backend)
         return SimulatedBackend(backend, disk, path)
     }
 }

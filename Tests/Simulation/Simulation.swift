@@ -50,6 +50,10 @@ public final class Simulation {
     var diskChance: SeededGenerator
     private var nodeSeeds: SeededGenerator
     private var processes: UInt32 = 0
+    private var membershipIndex: UInt64 = 0
+    /// Members in the table that nobody started: whoever added them never learned that they were.
+    private(set) var orphans: [MemberID] = []
+    private var removals: [SimulatedNode] = []
     /// Of the latest events, when wanted.
     public var trace: Trace?
 
@@ -64,15 +68,15 @@ public final class Simulation {
         scheduling = root.split("scheduling")
         diskChance = root.split("disk")
         nodeSeeds = root.split("nodes")
-        for number in 1...dials.nodes {
-            let node = SimulatedNode(id: MemberID(UInt64(number) * 0x1111), number: number, isMember: true)
+        for number in 1...dials.nodes + dials.spares {
+            let node = SimulatedNode(id: MemberID(UInt64(number) * 0x1111), number: number, isMember: number <= dials.nodes)
             nodes.append(node)
             nodeOf[node.id.rawValue] = node
         }
-        founders = nodes.map { Member(id: $0.id, peerURLs: ["http://n\($0.number):2380"]) }
+        founders = nodes.filter(\.isMember).map { Member(id: $0.id, peerURLs: ["http://n\($0.number):2380"]) }
         for node in nodes {
             if dials.maxDriftPPM > 0 { node.clock.setDrift(Int64.random(in: -dials.maxDriftPPM...dials.maxDriftPPM, using: &nodeSeeds), at: 0) }
-            start(node)
+            if node.isMember { start(node) }
         }
         world.begin(self)
         nemesis.begin(self)
@@ -163,8 +167,11 @@ public final class Simulation {
         let opened: MemberFiles.Opened
         let reader: any BackendReader
         do {
-            opened = try files.open(identity: identity, members: founders, mayFound: true)
+            opened = try files.open(identity: identity, members: founders, mayFound: node.contacts == nil, contacts: node.contacts)
             reader = try opened.backend.makeReader()
+        } catch MemberFiles.Fault.removed {
+            trace?.add(self, "n\(node.number) was removed and does not start")
+            return left(node)
         } catch {
             trace?.add(self, "n\(node.number) cannot start: \(error)")
             if node.disk.isOff || !node.disk.faults.isEmpty || node.disk.capacityBytes != nil || node.hadDiskFault {
@@ -189,6 +196,9 @@ public final class Simulation {
         node.process = process
         node.durable = shadow
         node.durableAfterWrite = nil
+        node.mayRefuse = false
+        node.hadDiskFault = false
+        node.hasBooted = true
         let commit = max(opened.state.applied.index.rawValue, shadow.start)
         process.seen = SimulatedNode.Seen(term: shadow.hardState.term.rawValue, vote: shadow.hardState.vote.rawValue, role: .follower, commit: commit,
                                           applied: opened.state.applied.index.rawValue, revision: opened.state.store.revision.rawValue)
@@ -201,7 +211,7 @@ public final class Simulation {
 
     /// What a member finds on its disk is what was durable, or that and the write which was under way.
     private func recovered(_ node: SimulatedNode, _ shadow: ShadowLog) -> Violation? {
-        guard node.life > 0, !node.mayRefuse else { return nil }
+        guard node.hasBooted else { return nil }
         // A snapshot was installed in the store, and the log had not followed yet.
         if shadow.last == shadow.start, shadow.start > node.durable.last, shadow.start <= node.installedThrough { return nil }
         func agrees(_ expected: ShadowLog) -> Bool {
@@ -214,9 +224,28 @@ public final class Simulation {
             // Several batches make one write, all or nothing; a started segment repeats the hard state alone.
         }
         let expected = node.durable
-        return Violation("recovery", "found term \(shadow.hardState.term.rawValue) vote \(shadow.hardState.vote) last \(shadow.last)@\(shadow.lastTerm), durable were "
+        return Violation("recovery", "found start \(shadow.start) term \(shadow.hardState.term.rawValue) vote \(shadow.hardState.vote) last \(shadow.last)@\(shadow.lastTerm), durable were start \(node.durable.start) "
             + "term \(expected.hardState.term.rawValue) vote \(expected.hardState.vote) last \(expected.last)@\(expected.lastTerm)"
             + (node.durableAfterWrite.map { ", or after the last write term \($0.hardState.term.rawValue) last \($0.last)@\($0.lastTerm)" } ?? ""))
+    }
+
+    /// The newest table of members that anybody has applied.
+    func membershipChanged(_ membership: Membership, of process: SimulatedNode.Process) {
+        let index = process.replica.applied.index.rawValue
+        guard index > membershipIndex else { return }
+        membershipIndex = index
+        orphans = membership.members.map(\.id).filter { nodeOf[$0.rawValue] == nil }
+        for node in nodes where node.isMember && membership.isRemoved(node.id) {
+            node.isMember = false
+            statistics.membershipChanges += 1
+        }
+    }
+
+    /// The member knows that it was removed: its process ends, and its machine may get another member.
+    func left(_ node: SimulatedNode) {
+        stop(node, .kill)
+        node.isMember = false
+        node.isLost = false
     }
 
     enum Death: Equatable {
@@ -301,7 +330,9 @@ public final class Simulation {
         statistics.turns += 1
         carryOut(node, process)
         guard violation == nil, node.process === process else { return }
+        let elections = invariants.elections
         fail(invariants.turned(node, process, nodes) { index, entry in world.committed(index, entry, in: self) }, node)
+        if invariants.elections > elections { world.setStable(since: nil) }
         mix(UInt64(time) ^ node.id.rawValue << 48)
         mix(process.seen.term << 40 ^ process.seen.commit << 20 ^ process.seen.applied)
         if let install = process.waitingInstall, !replica.isCommittingBackend {
@@ -342,6 +373,7 @@ public final class Simulation {
         for commit in effects.backendCommits {
             precondition(process.commitInFlight == nil, "two commits in flight")
             process.commitInFlight = commit
+            process.commitRevision = process.seen.revision
             schedule(.committed(node, life: node.life), after: min(Int64.random(in: dials.commitTime, using: &diskChance) * node.slowness, Simulation.slowestDisk))
         }
         if let index = effects.compactLog { process.logJobs.append(.compact(upTo: index)) }
@@ -352,6 +384,7 @@ public final class Simulation {
         for output in effects.watch { world.watched(output, by: node, self) }
         for stream in effects.leaderlessStreams { world.streamEnded(stream, by: node, self) }
         for note in effects.notes { take(note, of: node, process) }
+        while let removed = removals.popLast() { left(removed) }
     }
 
     private func take(_ note: ReplicaNote, of node: SimulatedNode, _ process: SimulatedNode.Process) {
@@ -363,6 +396,8 @@ public final class Simulation {
         case .raft(.messageRefused(let peer, let fault)) where !nemesis.toleratesBadMessages:
             fail(Violation("message", "a message from \(peer) was refused: \(fault)"), node)
         case .snapshotInstalled: statistics.snapshots += 1
+        case .membershipChanged(let membership): membershipChanged(membership, of: process)
+        case .removed: removals.append(node)
         default: break
         }
     }
@@ -411,6 +446,7 @@ public final class Simulation {
         do {
             try process.backend.commit(commit.batch)
             process.commitInFlight = nil
+            node.lowestRevision = max(node.lowestRevision, process.commitRevision)
             post(.backendCommitted(commit.token, process.backend.size), to: node)
         } catch {
             process.commitInFlight = nil
@@ -430,9 +466,6 @@ extension Simulation {
         // What nobody will ask about any more is forgotten, so that long runs fit in memory.
         let applied = members.map { min($0.process!.seen.applied, $0.durable.last) }.min() ?? 0
         for node in members {
-            // What its store holds durably, about: a restart begins there.
-            node.lowestRevision = node.writtenRevision
-            node.writtenRevision = node.process!.seen.revision
             node.process!.shadow.trim(through: min(applied, node.process!.seen.applied))
             node.durable.trim(through: applied)
         }

@@ -366,6 +366,8 @@ public struct RaftRestart: Sendable {
     /// installing a snapshot and resetting the log), the core starts its log behind it and persists a reset. Without it the
     /// log must reach `applied`.
     public var appliedTerm: Term?
+    /// Joins the cluster's first entry if this member writes it: what the state machine wants to say about the founders.
+    public var foundingContext: [UInt8] = []
     public init(hardState: HardState, configuration: Configuration, start: LogPosition, entries: [Entry], applied: LogIndex,
                 appliedTerm: Term? = nil) {
         self.appliedTerm = appliedTerm

@@ -367,10 +367,7 @@ public final class Node: @unchecked Sendable {
     private static func loadSnapshot(_ received: SnapshotIntake.Received, stores: StoreDirectory,
                                      logger: Logger) -> UncheckedBox<(ReplicaState, any BackendReader)>? {
         do {
-            let reader = try received.backend.makeReader()
-            let state = try ReplicaState.load(from: reader)
-            try stores.sync()
-            return UncheckedBox((state, reader))
+            return UncheckedBox(try stores.adopt(received.backend))
         } catch {
             logger.error("snapshot cannot be used", metadata: ["reason": "\(error)"])
             return nil

@@ -18,12 +18,12 @@ public struct LinearizabilitySearch: Sendable {
         case undecided(keys: [[UInt8]])
     }
 
-    /// Steps that all searches together may take, a bound of time: about 10 million a second.
+    /// Steps that all searches together may take: a bound of time and memory.
     public var budget: Int
     /// Steps taken by the last `check`.
     public private(set) var steps = 0
 
-    public init(budget: Int = 20_000_000) { self.budget = budget }
+    public init(budget: Int = 1_000_000) { self.budget = budget }
 
     /// - Parameter initial: what the keys held before the first call.
     public mutating func check(_ operations: [Operation], initial: [SeenKeyValue] = []) -> Verdict {
@@ -59,6 +59,13 @@ private struct Names {
     private var numberOfValue: [Key: Int32] = [:]
     /// The mod revision with which a value of a key was seen; 0: not known. One value stands under one key.
     private var modRevisions: [Int64] = [0]
+    /// The mod revisions that belong to a known value of a key.
+    private var known: Set<Named> = []
+    private struct Named: Hashable {
+        var key: Int
+        var modRevision: Int64
+    }
+    func isKnown(_ modRevision: Int64, ofKey key: Int) -> Bool { known.contains(Named(key: key, modRevision: modRevision)) }
     /// A value put under several keys or twice has no one name.
     private var isAmbiguous: [Bool] = [false]
     /// Keys in order, for ranges.
@@ -89,6 +96,7 @@ private struct Names {
     private mutating func named(_ value: Int32, _ key: [UInt8], _ modRevision: Int64, into violations: inout [Violation]) {
         let at = Int(value)
         if modRevisions[at] == 0 { modRevisions[at] = modRevision }
+        known.insert(Named(key: numberOfKey[Key(key)]!, modRevision: modRevision))
         if modRevisions[at] != modRevision, !isAmbiguous[at] {
             violations.append(Violation("linearizability", "one value of \(show(key)) was seen with mod revisions \(modRevisions[at]) and \(modRevision)"))
         }
@@ -116,7 +124,7 @@ private struct Names {
                 for kv in found where !succeeded { learn(kv, into: &violations) }
                 return
             }
-            if case .range(_, _, 0, false) = operation.call { for kv in found { learn(kv, into: &violations) } }
+            if case .range = operation.call { for kv in found { learn(kv, into: &violations) } }
         }
         switch operation.call {
         case .put(let key, let value, _), .compareAndSwap(let key, _, let value): written(key, value, modRevision: revision, into: &violations)
@@ -224,7 +232,12 @@ private struct Component {
     /// Acknowledged calls by start, then the unknown ones by start.
     private var calls: [Call] = []
     private var acknowledged = 0
+    /// The unknown ones that touch a key, and those that touch several.
+    private var unknownOfKey: [[Int]] = []
+    private var wide: [Int] = []
     private let initial: [Int32]
+    /// The keys' numbers in the whole history.
+    private let keys: [Int]
     private let names: Names
     private(set) var steps = 0
     /// The history's position of the call that the farthest attempt could not get past.
@@ -232,6 +245,7 @@ private struct Component {
 
     init(_ part: Names.Part, _ operations: [Operation], _ names: Names, _ initial: [SeenKeyValue]) {
         self.names = names
+        keys = part.keys
         var local: [Int: Int] = [:]
         for (at, key) in part.keys.enumerated() { local[key] = at }
         var state = Array(repeating: Int32(0), count: part.keys.count)
@@ -240,23 +254,6 @@ private struct Component {
 
         func key(_ bytes: [UInt8]) -> Int { local[names.number(ofKey: bytes)]! }
         var unknown: [Call] = []
-        let deletesSeeKeys = part.operations.contains { at in
-            if case .delete = operations[at].call, case .done(_, _, let count, _) = operations[at].outcome { return count > 0 }
-            return false
-        }
-        var seenValues: Set<Int32> = []
-        for at in part.operations {
-            guard case .done(_, let found, _, _) = operations[at].outcome else { continue }
-            for kv in found { seenValues.insert(names.number(ofValue: kv.value)) }
-        }
-        // A comparison that succeeded with a mod revision nobody was told of may have met any unknown write.
-        var expectations: [Int64] = []
-        for at in part.operations {
-            if case .compareAndSwap(_, let expected, _) = operations[at].call, case .done = operations[at].outcome { expectations.append(expected) }
-        }
-        let knownRevisions = Set(seenValues.map { $0 < 0 ? 0 : names.modRevision($0) })
-        let expectsUnknown = expectations.contains { $0 != 0 && !knownRevisions.contains($0) }
-
         for at in part.operations {
             let operation = operations[at]
             var call = Call(effect: .impossible, start: operation.start, end: operation.end, operation: at)
@@ -292,13 +289,7 @@ private struct Component {
             }
             if isUnknown {
                 call.end = .max
-                // A write that nobody ever saw, and whose presence nobody noticed, need not have happened.
-                let isSeen: Bool = switch call.effect {
-                case .put(let pairs): pairs.contains { seenValues.contains($0.value) }
-                case .swap(_, _, let value, _): seenValues.contains(value)
-                default: true
-                }
-                if isSeen || deletesSeeKeys || expectsUnknown { unknown.append(call) }
+                unknown.append(call)
             } else {
                 calls.append(call)
             }
@@ -321,6 +312,22 @@ private struct Component {
             lastDelete[keys] = acknowledged + at
         }
         calls += unknown
+        unknownOfKey = Array(repeating: [], count: part.keys.count)
+        for at in acknowledged..<calls.count {
+            let keys = touched(calls[at].effect)
+            for key in keys { unknownOfKey[key].append(at) }
+            if keys.count > 1 { wide.append(at) }
+        }
+    }
+
+    private func touched(_ effect: Effect) -> [Int] {
+        switch effect {
+        case .put(let pairs): pairs.map(\.key)
+        case .delete(let keys, _): keys
+        case .read(let expected): expected.map(\.key)
+        case .swap(let key, _, _, _), .vanish(let key, _): [key]
+        case .impossible: []
+        }
     }
 
     enum End {
@@ -337,23 +344,36 @@ private struct Component {
         var state: [Int32]
     }
 
+    /// An acknowledged call with the unknown ones placed right before it.
     private struct Step {
         var call: Int
-        /// The state before.
+        var option: Int
+        var unknown: [Int]
+        /// Before the step.
         var state: [Int32]
         var first: Int
     }
 
-    /// Depth first: at each point, every call that nothing undone precedes may come next. States reached before are not tried again.
+    private struct Option {
+        var unknown: [Int]
+        var state: [Int32]
+    }
+
+    /// Depth first over the acknowledged calls: at each point, every one that nothing undone precedes may come next. States reached
+    /// before are not tried again.
+    ///
+    /// Unknown calls are placed only where they help: an unknown write of one key may be moved later until right before the call that
+    /// sees it, and left out if none does. So it is looked for only when an acknowledged call does not fit the state. One of several
+    /// keys may have to come before a call that overwrites a part of it, so it is also tried before every call that touches its keys.
     mutating func run(budget: Int) -> End {
-        let count = calls.count
-        var isDone = Array(repeating: false, count: count)
+        var isDone = Array(repeating: false, count: calls.count)
         var state = initial
         var first = 0
         var left = acknowledged
         var trail: [Step] = []
         var visited: Set<Reached> = []
         var candidate = 0
+        var option = 0
         // The first end among undone acknowledged calls: nothing that starts behind it may come before it.
         func horizon() -> Moment {
             var least = Moment.max
@@ -367,53 +387,180 @@ private struct Component {
         var limit = horizon()
         var farthest = -1
         while left > 0 {
-            var next: [Int32]?
-            while candidate < count {
-                // Acknowledged calls are in the order of their starts: behind the horizon, go on with the unknown ones.
-                if candidate < acknowledged, calls[candidate].start > limit {
-                    candidate = acknowledged
-                    continue
-                }
-                if calls[candidate].start > limit { break }
+            var next: Option?
+            while next == nil, candidate < acknowledged, calls[candidate].start <= limit {
                 if !isDone[candidate], calls[candidate].before < 0 || isDone[calls[candidate].before] {
-                    steps += 1
-                    if steps > budget { return .outOfBudget }
-                    // An unknown call that would change nothing need not have happened yet.
-                    if let after = apply(calls[candidate].effect, to: state), candidate < acknowledged || after != state {
+                    let options = self.options(for: candidate, state, isDone, limit)
+                    while option < options.count {
+                        steps += 1
+                        if steps > budget { return .outOfBudget }
                         isDone[candidate] = true
-                        let key = reached(isDone, first, after)
+                        for at in options[option].unknown { isDone[at] = true }
+                        let isNew = visited.insert(reached(isDone, first, options[option].state)).inserted
                         isDone[candidate] = false
-                        if visited.insert(key).inserted {
-                            next = after
+                        for at in options[option].unknown { isDone[at] = false }
+                        if isNew {
+                            next = options[option]
                             break
                         }
+                        option += 1
                     }
                 }
-                candidate += 1
+                if next == nil {
+                    candidate += 1
+                    option = 0
+                }
             }
             if let next {
-                trail.append(Step(call: candidate, state: state, first: first))
+                trail.append(Step(call: candidate, option: option, unknown: next.unknown, state: state, first: first))
                 isDone[candidate] = true
-                if candidate < acknowledged { left -= 1 }
-                state = next
+                for at in next.unknown { isDone[at] = true }
+                left -= 1
+                state = next.state
                 while first < acknowledged, isDone[first] { first += 1 }
                 limit = horizon()
                 candidate = first
+                option = 0
                 continue
             }
             if first > farthest {
                 farthest = first
                 deepest = first < acknowledged ? calls[first].operation : nil
             }
-            guard let step = trail.popLast() else { return .impossible }
+            guard let step = trail.popLast() else { return isCut ? .outOfBudget : .impossible }
             isDone[step.call] = false
-            if step.call < acknowledged { left += 1 }
+            for at in step.unknown { isDone[at] = false }
+            left += 1
             state = step.state
             first = step.first
             limit = horizon()
-            candidate = step.call + 1
+            candidate = step.call
+            option = step.option + 1
         }
         return .found
+    }
+
+    // MARK: Unknown calls
+
+    /// Ways to make one call fit, at most; and unknown calls before one call. Beyond, the answer is "undecided" instead of "violated".
+    private static let maxOptions = 64
+    private static let maxPlaced = 6
+    /// Unknown calls that only serve each other.
+    private static let maxChain = 3
+    private var isCut = false
+
+    /// What a call needs of one key.
+    private enum Need {
+        case value(Int32)
+        case present
+        /// The value with this mod revision, or one whose mod revision nobody was told.
+        case modRevision(Int64)
+    }
+
+    private func meets(_ need: Need, _ key: Int, _ value: Int32) -> Bool {
+        switch need {
+        case .value(let wanted): value == wanted
+        case .present: value != 0
+        case .modRevision(let wanted): mayHold(key, value, wanted)
+        }
+    }
+
+    /// Every way in which the acknowledged call may come next, with as few unknown calls before it as will do.
+    private mutating func options(for call: Int, _ state: [Int32], _ isDone: [Bool], _ limit: Moment) -> [Option] {
+        let effect = calls[call].effect
+        if case .impossible = effect { return [] }
+        var options: [Option] = []
+        var placed: [Int] = []
+        fit(effect, state, isDone, limit, &placed, &options)
+        if !wide.isEmpty {
+            let keys = touched(effect)
+            placeWide(0, effect, keys, state, isDone, limit, &placed, &options)
+        }
+        return options
+    }
+
+    /// Before `effect`, unknown calls of several keys that touch its keys: one or two of them, in any order.
+    private mutating func placeWide(
+        _ count: Int, _ effect: Effect, _ keys: [Int], _ state: [Int32], _ isDone: [Bool], _ limit: Moment, _ placed: inout [Int], _ options: inout [Option], depth: Int = 0
+    ) {
+        for at in wide where isOpen(at, isDone, limit, placed) && touched(calls[at].effect).contains(where: keys.contains) {
+            guard let after = apply(calls[at].effect, to: state), after != state else { continue }
+            guard count < 2 else {
+                isCut = true
+                return
+            }
+            placed.append(at)
+            fit(effect, after, isDone, limit, &placed, &options)
+            placeWide(count + 1, effect, keys, after, isDone, limit, &placed, &options)
+            placed.removeLast()
+        }
+    }
+
+    private func isOpen(_ at: Int, _ isDone: [Bool], _ limit: Moment, _ placed: [Int]) -> Bool {
+        !isDone[at] && calls[at].start <= limit && !placed.contains(at)
+            && (calls[at].before < 0 || isDone[calls[at].before] || placed.contains(calls[at].before))
+    }
+
+    /// Adds the ways in which `effect` fits the state: at once, or behind unknown calls that bring its keys to what it needs.
+    private mutating func fit(
+        _ effect: Effect, _ state: [Int32], _ isDone: [Bool], _ limit: Moment, _ placed: inout [Int], _ options: inout [Option], depth: Int = 0
+    ) {
+        guard options.count < Component.maxOptions, placed.count <= Component.maxPlaced else {
+            isCut = true
+            return
+        }
+        if let after = apply(effect, to: state) {
+            options.append(Option(unknown: placed, state: after))
+            return
+        }
+        switch effect {
+        case .read(let expected):
+            // One key after the other.
+            guard let wrong = expected.first(where: { state[$0.key] != $0.value }) else { return }
+            bring(wrong.key, to: .value(wrong.value), then: effect, state, isDone, limit, &placed, &options, depth: depth)
+        case .swap(let key, _, _, .failed(let found)): bring(key, to: .value(found), then: effect, state, isDone, limit, &placed, &options, depth: depth)
+        case .swap(let key, let expected, _, .succeeded): bring(key, to: .modRevision(expected), then: effect, state, isDone, limit, &placed, &options, depth: depth)
+        case .delete(let keys, let count):
+            let present = keys.filter { state[$0] != 0 }.count
+            guard let count, count != present else { return }
+            for key in keys where (state[key] != 0) == (present > count) {
+                bring(key, to: present > count ? .value(0) : .present, then: effect, state, isDone, limit, &placed, &options, depth: depth)
+            }
+        // An unknown swap or vanishing stands here as the next of a chain.
+        case .swap(let key, let expected, _, .unknown): bring(key, to: .modRevision(expected), then: effect, state, isDone, limit, &placed, &options, depth: depth)
+        case .vanish(let key, let value): bring(key, to: .value(value), then: effect, state, isDone, limit, &placed, &options, depth: depth)
+        case .put, .impossible: return
+        }
+    }
+
+    /// Places an unknown call, with what it needs itself, that brings `key` to `need`; then goes on fitting `effect`.
+    private mutating func bring(
+        _ key: Int, to need: Need, then effect: Effect, _ state: [Int32], _ isDone: [Bool], _ limit: Moment, _ placed: inout [Int], _ options: inout [Option], depth: Int = 0
+    ) {
+        for at in unknownOfKey[key] where isOpen(at, isDone, limit, placed) {
+            let result: Int32 = switch calls[at].effect {
+            case .put(let pairs): pairs.last { $0.key == key }!.value
+            case .swap(_, _, let value, _): value
+            case .delete, .vanish, .read, .impossible: 0
+            }
+            guard meets(need, key, result) else { continue }
+            // The ways in which this unknown call itself comes about.
+            var ways: [Option] = []
+            if let after = apply(calls[at].effect, to: state) {
+                ways.append(Option(unknown: placed + [at], state: after))
+            } else if depth < Component.maxChain {
+                var isReserved = isDone
+                isReserved[at] = true
+                fit(calls[at].effect, state, isReserved, limit, &placed, &ways, depth: depth + 1)
+                for way in ways.indices { ways[way].unknown.append(at) }
+            } else {
+                isCut = true
+            }
+            for way in ways {
+                var deeper = way.unknown
+                fit(effect, way.state, isDone, limit, &deeper, &options, depth: depth)
+            }
+        }
     }
 
     private func reached(_ isDone: [Bool], _ first: Int, _ state: [Int32]) -> Reached {
@@ -432,6 +579,13 @@ private struct Component {
         var end = first
         while end < acknowledged, calls[end].start <= calls[first].end { end += 1 }
         return Reached(first: first, window: bits(first..<end), unknown: bits(acknowledged..<calls.count), state: state)
+    }
+
+    /// Whether the comparison with `expected` can hold for the key's value: one of unknown mod revision may have any that is not another's.
+    private func mayHold(_ key: Int, _ value: Int32, _ expected: Int64) -> Bool {
+        if value == 0 { return expected == 0 }
+        let known = names.modRevision(value)
+        return known == 0 ? expected != 0 && !names.isKnown(expected, ofKey: keys[key]) : known == expected
     }
 
     /// Nil: the call's answer is not what this state gives.
@@ -460,17 +614,14 @@ private struct Component {
             return after
         case .swap(let key, let expected, let value, let outcome):
             let current = state[key]
-            let known: Int64? = current == 0 ? 0 : names.modRevision(current) == 0 ? nil : names.modRevision(current)
-            // Of a present value with an unknown revision: anything but 0.
-            let mayHold = known.map { $0 == expected } ?? (expected != 0)
-            let mayFail = known.map { $0 != expected } ?? true
+            let mayFail = current == 0 ? expected != 0 : names.modRevision(current) != expected || expected == 0
             var swapped = state
             swapped[key] = value
             switch outcome {
-            case .succeeded: return mayHold ? swapped : nil
+            case .succeeded: return mayHold(key, current, expected) ? swapped : nil
             case .failed(let found): return mayFail && found == current ? state : nil
             // One of unknown outcome that fails changes nothing: it need not be placed.
-            case .unknown: return mayHold ? swapped : nil
+            case .unknown: return mayHold(key, current, expected) ? swapped : nil
             }
         }
     }
