@@ -9,7 +9,7 @@ func core(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
 /// Files that live beside the code for people, not for the compiler.
 func excluded(_ target: String) -> [String] {
     switch target {
-    case "Raft", "Log", "Store", "Replica", "GRPC": ["DESIGN.md"]
+    case "Raft", "Log", "Store", "Replica", "GRPC", "BoltFile": ["DESIGN.md"]
     case "Server": ["DESIGN.md", "API/DESIGN.md"]
     case "Wire": ["Protos", "regenerate.sh"]
     default: []
@@ -55,6 +55,7 @@ let package = Package(
         core("Log", ["Base", "Raft", "CISAL"]),
         core("Store", ["Base", "CISAL", .product(name: "DequeModule", package: "swift-collections")]),
         core("Replica", ["Base", "Raft", "Log", "Store", .product(name: "DequeModule", package: "swift-collections")]),
+        core("BoltFile", ["Base"]),
 
         // MARK: ClusterCore: the outside
         .systemLibrary(name: "CISAL", path: "Sources/ClusterCore/CISAL", pkgConfig: "libisal", providers: [.apt(["libisal-dev"])]),
@@ -65,7 +66,7 @@ let package = Package(
         core("Wire", ["Base", .product(name: "SwiftProtobuf", package: "swift-protobuf")]),
         core("GRPC", ["Base", "CNghttp2"]),
         core("Server", [
-            "Base", "Raft", "Log", "Store", "Replica", "Wire", "GRPC", "PosixDisk", "LMDBBackend",
+            "Base", "Raft", "Log", "Store", "BoltFile", "Replica", "Wire", "GRPC", "PosixDisk", "LMDBBackend",
             .product(name: "Logging", package: "swift-log"), .product(name: "Crypto", package: "swift-crypto"),
             .product(name: "NIOHTTP1", package: "swift-nio"),
         ] + nio),
@@ -95,6 +96,7 @@ let package = Package(
         tests("LMDBBackendTests", ["Base", "Store", "LMDBBackend"]),
         tests("StoreTests", ["Base", "Store"]),
         tests("ReplicaTests", ["Base", "Raft", "Store", "Replica"]),
+        tests("BoltFileTests", ["Base", "BoltFile"]),
         tests("GRPCTests", ["Base", "GRPC", "Wire", "CNghttp2"]),
         tests("ClientTests", ["quarterdeck", "Base", "GRPC", "Wire", "Client"] + nio),
         tests("ServerTests", ["Base", "Raft", "Store", "Replica", "GRPC", "Wire", "Server", .product(name: "Logging", package: "swift-log")] + nio),

@@ -5,9 +5,6 @@ import Testing
 
 /// The contract against three of our own nodes, each `quarterdeck serve` in a process.
 @Suite(.serialized) struct OwnServerTests {
-    /// Not in this server yet; the calls are refused as unimplemented.
-    static let missing: Set<String> = ["snapshot"]
-
     @Test func allCases() async throws {
         let nodes = try await OwnNodes(3)
         defer { nodes.stop() }
@@ -15,7 +12,7 @@ import Testing
         // Up and with a leader.
         try await client.put("ready", "yes", options: CallOptions(timeout: .seconds(30)))
         await client.close()
-        for test in ContractCase.all where !Self.missing.contains(test.name) {
+        for test in ContractCase.all {
             do {
                 try await test.run(nodes.endpoints)
             } catch {

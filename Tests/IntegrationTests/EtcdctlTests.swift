@@ -244,7 +244,6 @@ extension Integration.EtcdctlTests {
                 (["move-leader", "77"], 1, "bad leader transferee"),
                 (["member", "promote", "77"], 1, "quarterdeck: changing the membership is not supported yet"),
                 (["auth", "enable"], 1, "quarterdeck: authentication is not supported yet"),
-                (["snapshot", "save", cluster.scratch.file("save.db")], 5, "quarterdeck: snapshots are not supported yet"),
             ]
             for (arguments, status, words) in cases {
                 let result = try await ctl.run(arguments)

@@ -81,7 +81,7 @@ final class ScriptedMember: ReplicaPort, @unchecked Sendable {
         if script(event, self) { return }
         guard case .request(let token, let request, _) = event else { return }
         switch request {
-        case .read, .localRead: grant(token)
+        case .read, .localRead, .durableRead: grant(token)
         case .propose(let kind, let body, _): answer(token, apply(kind, body))
         case .leaseGrant(let lease, let ttl):
             var writer = ByteWriter()

@@ -54,8 +54,9 @@ extension Replica {
     func maintain(at now: Instant, into effects: inout ReplicaEffects) {
         hub.tick(now, into: &effects.watch)
         leaseDeadline = leases.nextExpiry()
+        serveDurableReads(into: &effects)
         if backendCommitInFlight == nil, let dirtySince,
-           now - dirtySince >= options.backendCommitInterval || store.pendingBytes >= options.backendCommitBytes {
+           now - dirtySince >= options.backendCommitInterval || store.pendingBytes >= options.backendCommitBytes || !durableReads.isEmpty {
             startBackendCommit(into: &effects)
         }
         let entries = written.rawValue - min(written.rawValue, compactedThrough.rawValue)
@@ -67,6 +68,14 @@ extension Replica {
             let first = raft.status(includingPeers: false).first
             if first.rawValue > 1 { effects.compactLog = first.previous }
         }
+    }
+
+    private func serveDurableReads(into effects: inout ReplicaEffects) {
+        guard !durableReads.isEmpty else { return }
+        let tokens = durableReads.filter { $0.applied <= written }.map(\.token)
+        guard !tokens.isEmpty else { return }
+        durableReads.removeAll { $0.applied <= written }
+        effects.grants.append(ReadGrant(tokens: tokens, snapshot: store.snapshot(), backend: backend, term: raft.term))
     }
 
     /// Everything applied so far and the index it reflects, in one batch: never one without the other.

@@ -11,6 +11,8 @@ extension Replica {
             arrivedReads.append(token)
         case .localRead:
             localReads.append(token)
+        case .durableRead:
+            durableReads.append((token, applied.index))
         case .propose(let kind, let body, let cost):
             takeProposal(kind, body, cost: cost, token, at: now, into: &effects)
         case .leaseGrant(let lease, let ttl):

@@ -54,6 +54,8 @@ public final class Replica {
     var readBatches = Deque<ReadBatch>()
     var nextRead: UInt64 = 1
     var localReads: [RequestToken] = []
+    /// Wait until the backend holds what was applied when they came.
+    var durableReads: [(token: RequestToken, applied: LogIndex)] = []
     /// Questions that only a leader can answer and that wait for one, or for the leader's answer.
     var leaderQuestions: [UInt64: LeaderQuestion] = [:]
     var leadershipMoves: [LeadershipMove] = []

@@ -50,14 +50,17 @@ public struct ReplicaState {
         batch.put(.meta, MetaKey.stateHash, hash.bytes)
     }
 
-    /// The first commit of a new member: who belongs to the cluster, before any log entry.
-    public static func bootstrap(_ members: [Member]) -> BackendBatch {
+    /// The first commit of a new member: who belongs to the cluster.
+    /// - Parameters:
+    ///   - applied: where its log begins; zero for a new cluster, else where the snapshot stands that the member is restored from.
+    ///   - stateHash: of what is there already, so that members that were restored from different snapshots are told apart.
+    public static func bootstrap(_ members: [Member], applied: LogPosition = .zero, stateHash: StateHash = .initial) -> BackendBatch {
         var batch = BackendBatch()
         for member in members.sorted(by: { $0.id < $1.id }) {
             batch.put(.members, Membership.key(of: member.id), member.json())
         }
-        writeMeta(applied: .zero, configuration: Configuration(voters: members.filter { !$0.isLearner }.map(\.id),
-                                                               learners: members.filter(\.isLearner).map(\.id)), stateHash: .initial, into: &batch)
+        writeMeta(applied: applied, configuration: Configuration(voters: members.filter { !$0.isLearner }.map(\.id),
+                                                                 learners: members.filter(\.isLearner).map(\.id)), stateHash: stateHash, into: &batch)
         return batch
     }
 

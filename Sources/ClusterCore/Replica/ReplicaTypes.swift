@@ -14,6 +14,8 @@ public enum Request: Sendable {
     case read
     /// A snapshot of this member's store as it is.
     case localRead
+    /// The same, when the backend holds everything that was applied before now: for who reads the backend itself.
+    case durableRead
     /// A write: the request's own protobuf bytes. `cost` counts against the quota (0 for what frees space).
     case propose(Command.Kind, body: [UInt8], cost: Int)
     /// `lease` 0: this member chooses one.

@@ -117,7 +117,8 @@ public final class Node: @unchecked Sendable {
             id: own, cluster: cluster, options: options, state: state, restart: opened.value.restart, backend: backend,
             reader: try backend.makeReader(), incarnation: incarnation, generator: generator.split("\(own)"),
             now: clock.now()))
-        let driver = ReplicaDriver(identity: identity, replica: replica.value, backend: backend, loop: loop, clock: clock, metrics: metrics, logger: logger,
+        let driver = ReplicaDriver(identity: identity, replica: replica.value, backend: backend, loop: loop, clock: clock, metrics: metrics,
+                                   snapshotDesk: SnapshotDesk(directory: dataDirectory + "/member", disk: environment.disk, logger: logger), logger: logger,
                                    life: generator.next() | 1)
         let failed = NIOLockedValueBox<(@Sendable (String) -> Void)?>(nil)
         let fail: @Sendable (String) -> Void = { reason in failed.withLockedValue { $0 }?(reason) }
@@ -250,6 +251,7 @@ public final class Node: @unchecked Sendable {
         try? await loop.submit { self.driver.stop() }.get()
         if let commit { backendThread.submit(.commit(commit, driver.backend)) }
         await offLoop {
+            self.driver.snapshotDesk?.stop()
             self.diskThread.stop(abandoning: false)
             self.backendThread.stop(abandoning: false)
         }
@@ -271,6 +273,7 @@ public final class Node: @unchecked Sendable {
         try? await loop.submit { self.driver.stop() }.get()
         try? await loop.flatSubmit { self.peers.close(abruptly: true) }.get()
         await offLoop {
+            self.driver.snapshotDesk?.stop()
             self.diskThread.stop(abandoning: true)
             self.backendThread.stop(abandoning: true)
         }

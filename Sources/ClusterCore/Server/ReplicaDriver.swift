@@ -13,6 +13,7 @@ import Store
 final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     let identity: NodeIdentity
     let metrics: NodeMetrics
+    let snapshotDesk: SnapshotDesk?
     let loop: any EventLoop
     private let clock: any NodeClock
     private let logger: Logger
@@ -57,8 +58,9 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     private var waitingForTurn: [(ReplicaDriver) -> Bool] = []
 
     init(identity: NodeIdentity, replica: Replica, backend: any Backend, loop: any EventLoop, clock: any NodeClock, metrics: NodeMetrics,
-         logger: Logger, life: UInt64) {
+         snapshotDesk: SnapshotDesk?, logger: Logger, life: UInt64) {
         self.identity = identity
+        self.snapshotDesk = snapshotDesk
         self.replica = replica
         self.backend = backend
         self.loop = loop

@@ -29,6 +29,7 @@ struct ClientCall {
         /// Long reads, made on a thread of their own.
         case hash
         case hashKV(Revision)
+        case snapshot(SnapshotCall)
         /// One renewal of a keep-alive stream; `place` counts the stream's requests.
         case renewal(KeepAliveCall, place: Int)
         case watch(WatchCall)

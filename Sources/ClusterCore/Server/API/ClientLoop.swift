@@ -119,7 +119,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
 
     /// The place of a call that still waits.
     @inline(__always)
-    private func find(_ slot: UInt64) -> Int? {
+    func find(_ slot: UInt64) -> Int? {
         let place = Int(slot & 0xff_ffff)
         guard place < calls.count, calls[place].generation == UInt32(truncatingIfNeeded: slot >> 24 & 0xffff_ffff) else { return nil }
         if case .free = calls[place].work { return nil }
@@ -293,6 +293,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
                     probe.finish(error)
                 }
             case .hash, .hashKV: hash(place, token, grant, header)
+            case .snapshot(let call): begin(call, place, token, of: grant.backend)
             case .free, .answered, .renewal, .watch, .keepAlive, .healthWatch, .observe:
                 preconditionFailure("the member granted a read to \(calls[place].method)")
             }
@@ -364,6 +365,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
             case .range(let request): ask(place, request.serializable ? .localRead : .read)
             case .readTxn(let request): ask(place, request.isSerializable ? .localRead : .read)
             case .hash, .hashKV: ask(place, .localRead)
+            case .snapshot: ask(place, .durableRead)
             default: break
             }
         }
@@ -374,6 +376,8 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
         guard !isClosed, let place = open(nil, 0, .range, .probe(ReadProbe(body))) else { return body(.stopped) }
         ask(place, linearizable ? .read : .localRead)
     }
+
+    func endpoint(_ place: Int) -> (connection: GRPCConnection?, stream: StreamID) { (calls[place].connection, calls[place].stream) }
 
     // MARK: Ends of calls
 
@@ -404,7 +408,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
         case .probe(let probe):
             close(place)
             return probe.finish(error)
-        case .free, .answered, .range, .readTxn, .hash, .hashKV, .watch, .keepAlive, .healthWatch, .observe: break
+        case .free, .answered, .range, .readTxn, .hash, .hashKV, .snapshot, .watch, .keepAlive, .healthWatch, .observe: break
         }
         let stream = calls[place].stream
         let connection = calls[place].connection
@@ -429,6 +433,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
         case .observe:
             observers.removeAll { $0 == place }
             if observers.isEmpty { port.setObserving(self, false) }
+        case .snapshot(let call): call.end()
         case .free, .answered, .range, .readTxn, .hash, .hashKV, .renewal, .healthWatch, .probe: break
         }
         calls[place].connection?.table.remove(calls[place].stream)

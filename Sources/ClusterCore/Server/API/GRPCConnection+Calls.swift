@@ -157,7 +157,8 @@ extension GRPCConnection {
             try requireLeader(head)
             answer(stream, method) { _ in [] }
         case .snapshot:
-            throw .service(ServiceError(.unimplemented, "quarterdeck: snapshots are not supported yet"))
+            try ignored(raw)
+            try ask(method, stream, head, .durableRead, .snapshot(SnapshotCall()))
         case .downgrade:
             throw .service(ServiceError(.unimplemented, "quarterdeck: downgrade is not supported"))
 

@@ -225,6 +225,7 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
     func session(_ session: GRPCServerSession, drained stream: StreamID) {
         guard let place = table.find(stream) else { return }
         if case .observe(let call) = loop.work(place) { return advance(call, on: stream) }
+        if case .snapshot(let call) = loop.work(place) { return loop.advance(call, place) }
         guard case .watch(let call) = loop.work(place) else { return }
         if !call.isTouched {
             call.isTouched = true
@@ -279,6 +280,15 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
         session.sendMessage(stream, message)
         queued(message.count + 5)
         loop.counters.send(.observeMember)
+        loop.touch(self)
+    }
+
+    // MARK: Snapshot
+
+    /// A message of a stream that looks itself after how much waits.
+    func send(_ message: [UInt8], on stream: StreamID) {
+        session.sendMessage(stream, message)
+        queued(message.count + 5)
         loop.touch(self)
     }
 
