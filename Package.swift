@@ -87,6 +87,11 @@ let package = Package(
         // The simulator is a library: `quarterdeck simulate`, the small program `simulate` (no sockets: builds in a minute) and the tests share it.
         .target(name: "Simulation", dependencies: ["Base", "Raft", "Log", "Store", "Replica", .product(name: "HeapModule", package: "swift-collections")],
                 path: "Tests/Simulation"),
+        // Real processes under load and faults, and what their clients saw: a program, and the library of its test.
+        .executableTarget(name: "torture", dependencies: [
+            "Base", "CNcurses", "Client", "Server", "Simulation", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            .product(name: "DequeModule", package: "swift-collections"),
+        ] + nio, path: "Tests/Torture"),
         tests("SimulationTests", ["Base", "Raft", "Log", "Store", "Replica", "Simulation"]),
         tests("RaftTests", ["Base", "Raft"]),
         tests("LogTests", ["Base", "Raft", "Log", "PosixDisk"]),
@@ -99,7 +104,7 @@ let package = Package(
         tests("UITests", ["UI"], exclude: ["Goldens"]), // read from the source folder
         tests("TerminalTests", ["quarterdeck", "UI", "CNcurses", "Server"]),
         // Real processes: the program itself beside the test bundle, etcd and etcdctl.
-        tests("IntegrationTests", ["quarterdeck", "Base", "Client", "Server", "UI"] + nio),
+        tests("IntegrationTests", ["quarterdeck", "torture", "Base", "Client", "Server", "Simulation", "UI"] + nio),
     ],
     swiftLanguageModes: [.v6]
 )
