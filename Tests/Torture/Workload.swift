@@ -186,7 +186,8 @@ struct Caller: Sendable {
             case .invalidArgument, .notFound, .failedPrecondition, .outOfRange, .alreadyExists, .resourceExhausted, .permissionDenied: return .refused(service.message)
             default: return .unknown
             }
-        case .leaseExpired: return .lease(revision: 0, ttlSeconds: 0)
+        // The library keeps no header of it: 1 says nothing.
+        case .leaseExpired: return .lease(revision: 1, ttlSeconds: 0)
         case .malformedResponse(let detail):
             history.report(Violation("malformed-response", "\(call): \(detail)"))
             return .unknown
