@@ -90,7 +90,7 @@ let package = Package(
         // Real processes under load and faults, and what their clients saw: a program, and the library of its test.
         .executableTarget(name: "torture", dependencies: [
             "Base", "CNcurses", "Client", "Server", "Simulation", .product(name: "ArgumentParser", package: "swift-argument-parser"),
-            .product(name: "DequeModule", package: "swift-collections"),
+            .product(name: "DequeModule", package: "swift-collections"), .product(name: "Logging", package: "swift-log"),
         ] + nio, path: "Tests/Torture"),
         tests("SimulationTests", ["Base", "Raft", "Log", "Store", "Replica", "Simulation"]),
         tests("RaftTests", ["Base", "Raft"]),

@@ -1,7 +1,9 @@
 import Base
 import Client
 import Foundation
+import Logging
 import Server
+import Simulation
 
 /// The members as processes, what was done to them, and what became of them.
 actor Cluster {
@@ -43,8 +45,10 @@ actor Cluster {
         asker = try Cluster.client(endpoints)
     }
 
-    nonisolated static func client(_ endpoints: [Endpoint]) throws -> EtcdClient {
+    /// - Parameter history: hears what the library finds wrong with a server and puts right by itself.
+    nonisolated static func client(_ endpoints: [Endpoint], telling history: HistoryRecorder? = nil) throws -> EtcdClient {
         var configuration = ClientConfiguration(endpoints: endpoints)
+        if let history { configuration.logger = Logger(label: "torture") { _ in WarningListener(history: history) } }
         configuration.dialTimeout = .milliseconds(500)
         configuration.maximumBackoff = .milliseconds(250)
         configuration.keepAliveInterval = .seconds(5)
@@ -229,4 +233,18 @@ enum LoopbackPorts {
             $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) } == 0
         }
     }
+}
+
+/// Warnings of the client library are about servers: each is a broken promise.
+private struct WarningListener: LogHandler {
+    let history: HistoryRecorder
+    var metadata: Logger.Metadata = [:]
+    var logLevel = Logger.Level.warning
+
+    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+        get { metadata[key] }
+        set { metadata[key] = newValue }
+    }
+
+    func log(event: LogEvent) { history.report(Violation("client-warning", "\(event.message) \(event.metadata ?? [:])")) }
 }

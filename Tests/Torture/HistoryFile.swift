@@ -19,7 +19,7 @@ enum HistoryFile {
         ["key": Truth.text(kv.key), "value": Truth.text(kv.value), "create": kv.createRevision, "mod": kv.modRevision, "version": kv.version, "lease": kv.lease]
     }
 
-    private static func json(_ operation: Simulation.Operation) -> [String: Any] {
+    private static func json(_ operation: ClientOperation) -> [String: Any] {
         var object: [String: Any] = ["client": operation.client, "member": String(operation.member, radix: 16), "start": operation.start, "end": operation.end]
         switch operation.call {
         case .put(let key, let value, let lease): object["call"] = ["put": Truth.text(key), "value": Truth.text(value), "lease": lease] as [String: Any]

@@ -3,21 +3,24 @@ import Client
 import Simulation
 import Synchronization
 
+/// Foundation has an `Operation` too.
+typealias ClientOperation = Operation
+
 /// What all clients of a run did and saw.
 final class HistoryRecorder: Sendable {
-    private let recorded = Mutex<[Simulation.Operation]>([])
+    private let recorded = Mutex<[ClientOperation]>([])
     private let watches = Mutex<[OpenWatch]>([])
     private let nextClient = Atomic<Int>(1)
     private let oddities = Mutex<[Violation]>([])
 
     func newClient() -> Int { nextClient.add(1, ordering: .relaxed).oldValue }
-    func add(_ operation: Simulation.Operation) { recorded.withLock { $0.append(operation) } }
+    func add(_ operation: ClientOperation) { recorded.withLock { $0.append(operation) } }
     func add(_ watch: OpenWatch) { watches.withLock { $0.append(watch) } }
     /// Something that no server or client may do, seen at once.
     func report(_ violation: Violation) { oddities.withLock { $0.append(violation) } }
 
     /// In the order of their starts.
-    var operations: [Simulation.Operation] { recorded.withLock { $0 }.sorted { $0.start < $1.start } }
+    var operations: [ClientOperation] { recorded.withLock { $0 }.sorted { $0.start < $1.start } }
     var records: [WatchRecord] { watches.withLock { $0 }.map(\.record) }
     var reports: [Violation] { oddities.withLock { $0 } }
 }

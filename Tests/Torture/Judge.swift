@@ -6,64 +6,93 @@ enum Judge {
     struct Verdict: Sendable {
         var violations: [Violation]
         var revisions: Int
-        var watchEvents: Int
+        var watchEvents = 0
+        /// What the search without the truth says: `linearizable`, or `undecided` when it had no end.
+        var search = "violated"
     }
 
     static func judge(_ evidence: Evidence) -> Verdict {
         let truth = Truth(evidence)
-        var violations = evidence.reports + truth.violations
-        // Without one history there is nothing to compare with.
-        if truth.violations.isEmpty {
-            violations += writes(evidence, truth.revisions)
-            violations += ends(evidence, truth.revisions)
-        }
-        let events = evidence.watches.reduce(0) { sum, watch in
+        var verdict = Verdict(violations: evidence.reports + truth.violations, revisions: truth.revisions.count)
+        verdict.watchEvents = evidence.watches.reduce(0) { sum, watch in
             sum + watch.messages.reduce(0) { if case .events(let events, _, _) = $1.message { $0 + events.count } else { $0 } }
         }
-        return Verdict(violations: violations, revisions: truth.revisions.count, watchEvents: events)
+        // Needs no truth. Ranges and transactions join all keys, so that it often has no end within its budget.
+        var search = LinearizabilitySearch(budget: 2_000_000)
+        switch search.check(evidence.operations) {
+        case .linearizable: verdict.search = "linearizable"
+        case .violated(let violations): verdict.violations += violations
+        case .undecided: verdict.search = "undecided"
+        }
+        // Without one history there is nothing to compare with.
+        guard truth.violations.isEmpty else { return verdict }
+        var history = TrueHistory()
+        for revision in truth.revisions { history.append(revision) }
+        if evidence.compactRevision > 0 { history.compact(to: evidence.compactRevision, at: 0) }
+        verdict.violations += calls(evidence, truth, history)
+        for watch in evidence.watches { verdict.violations += checkWatch(watch, truth: history, trustsMoments: false) }
+        verdict.violations += ends(evidence, history)
+        return verdict
     }
 
-    /// What was acknowledged is there, once, at its revision; what was refused is not.
-    private static func writes(_ evidence: Evidence, _ revisions: [TrueRevision]) -> [Violation] {
-        var places: [Key: [Int64]] = [:]
-        for revision in revisions {
-            for event in revision.events where !event.isDelete { places[Key(event.kv.value), default: []].append(revision.revision) }
+    /// Clients' calls and leases against the truth, in the order in which clients learned of things.
+    private static func calls(_ evidence: Evidence, _ truth: Truth, _ history: TrueHistory) -> [Violation] {
+        enum Fact {
+            case told(revision: Int64)
+            case leaseExpired(Int64)
+            case ended(ClientOperation)
         }
-        var violations: [Violation] = []
-        func check(_ operation: Simulation.Operation, _ value: [UInt8], isExpected: Bool) {
-            let found = places[Key(value)] ?? []
-            let who = "client \(operation.client), \(Truth.name(operation.member)), value \(Truth.text(value))"
-            switch operation.outcome {
-            case .done(let revision, _, _, _) where isExpected:
-                if found != [revision] { violations.append(Violation("write-lost", "\(who): acknowledged at revision \(revision), found at \(found)")) }
-            case .done, .refused:
-                if !found.isEmpty { violations.append(Violation("write-unasked", "\(who): refused, yet done at \(found)")) }
-            case .unknown:
-                if found.count > 1 { violations.append(Violation("write-twice", "\(who): done at \(found)")) }
-            case .lease: break
-            }
+        var facts: [(at: Moment, place: Int, fact: Fact)] = []
+        func add(_ at: Moment, _ fact: Fact) { facts.append((at, facts.count, fact)) }
+        for watch in evidence.watches {
+            for (at, message) in watch.messages { add(at, .told(revision: WatchChecker.shownRevision(message))) }
         }
+        // A lease that somebody revoked, or may have, did not have to run out.
+        var revoked: Set<Int64> = []
         for operation in evidence.operations {
-            switch operation.call {
-            case .put(_, let value, _): check(operation, value, isExpected: true)
-            case .putAll(let pairs): for pair in pairs { check(operation, pair.value, isExpected: true) }
-            case .compareAndSwap(_, _, let value):
-                var hasSwapped = true
-                if case .done(_, _, _, let succeeded) = operation.outcome { hasSwapped = succeeded }
-                check(operation, value, isExpected: hasSwapped)
-            case .delete, .range, .compact, .leaseGrant, .leaseRevoke, .leaseKeepAlive: break
+            if case .leaseRevoke(let id) = operation.call { revoked.insert(id) }
+        }
+        for revision in truth.revisions where revision.events.allSatisfy({ $0.isDelete }) {
+            guard let lease = revision.events[0].previous?.lease, lease != 0, !revoked.contains(lease),
+                  revision.events.allSatisfy({ $0.previous?.lease == lease }), !isDelete(revision, by: evidence.operations) else { continue }
+            add(revision.at, .leaseExpired(lease))
+        }
+        for operation in evidence.operations { add(operation.end, .ended(operation)) }
+        facts.sort { ($0.at, $0.place) < ($1.at, $1.place) }
+
+        var violations: [Violation] = []
+        var calls = ClientHistoryChecker(trustsMoments: false)
+        // Nobody knows from outside how long the cluster was without a leader: that a lease lives too long is not judged.
+        var leases = LeaseChecker(.init(overdueBound: .max / 2, trustsMoments: false))
+        for (at, _, fact) in facts {
+            switch fact {
+            case .told(let revision): calls.observe(revision: revision, at: at)
+            case .leaseExpired(let lease): violations += leases.ended(lease, byExpiry: true, at: at)
+            case .ended(let operation):
+                violations += calls.check(operation, truth: history)
+                violations += leases.check(operation)
             }
         }
+        violations += calls.finish(truth: history)
+        if calls.unverifiable > 0 { violations.append(Violation("harness", "\(calls.unverifiable) calls could not be checked")) }
         return violations
     }
 
-    /// All members hold the same, and what the history says.
-    private static func ends(_ evidence: Evidence, _ revisions: [TrueRevision]) -> [Violation] {
-        var state: [Key: SeenKeyValue] = [:]
-        for revision in revisions {
-            for event in revision.events { state[Key(event.kv.key)] = event.isDelete ? nil : event.kv }
+    /// Whether a client's delete made it, or may have.
+    private static func isDelete(_ revision: TrueRevision, by operations: [ClientOperation]) -> Bool {
+        operations.contains { operation in
+            guard case .delete(let key, let end) = operation.call else { return false }
+            switch operation.outcome {
+            case .done(let told, _, let count, _): return told == revision.revision && count > 0
+            case .unknown: return end.isEmpty ? revision.events.contains { $0.kv.key == key } : true
+            case .refused, .lease: return false
+            }
         }
-        let expected = state.values.sorted { Key($0.key) < Key($1.key) }
+    }
+
+    /// All members hold the same, and what the history says.
+    private static func ends(_ evidence: Evidence, _ history: TrueHistory) -> [Violation] {
+        let expected = history.range([0], [0], at: history.revision)
         var violations: [Violation] = []
         func same<Value: Hashable>(_ invariant: String, _ what: String, _ value: (Evidence.MemberEnd) -> Value) {
             guard Set(evidence.ends.map(value)).count > 1 else { return }

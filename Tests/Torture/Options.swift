@@ -68,7 +68,7 @@ struct Settings: Sendable {
 
     init(seed: UInt64) {
         var generator = SeededGenerator(seed: seed).split("settings")
-        let pace = [(50, 500), (100, 1_000), (20, 200)].randomElement(using: &generator)!
+        let pace = [(50, 500), (100, 1_000)].randomElement(using: &generator)!
         heartbeatMilliseconds = pace.0
         electionMilliseconds = pace.1
         snapshotCount = [50, 100, 1_000, 10_000].randomElement(using: &generator)!

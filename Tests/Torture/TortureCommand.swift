@@ -111,9 +111,9 @@ enum TortureReport {
 
     static func summary(_ options: TortureOptions, _ outcome: TortureRun.Outcome) -> String {
         if let first = outcome.violations.first { return failure(options, first.invariant, first.detail, more: outcome.violations.count - 1) }
-        return String(format: "torture: pass seed=%llu engine=%@ profile=%@ faults=%.0fs calls=%d (done %d, refused %d, unknown %d) rate=%.0f/s revisions=%d watches=%d events=%d restarts=%d judged in %.1fs; ",
+        return String(format: "torture: pass seed=%llu engine=%@ profile=%@ faults=%.0fs calls=%d (done %d, refused %d, unknown %d) rate=%.0f/s revisions=%d watches=%d events=%d restarts=%d search=%@ judged in %.1fs; ",
                       options.seed, options.engine.rawValue, options.profile.rawValue, outcome.faultSeconds, outcome.evidence.operations.count, outcome.done, outcome.refused, outcome.unknown,
-                      outcome.rate, outcome.verdict.revisions, outcome.records, outcome.verdict.watchEvents, outcome.restarts, outcome.judgeSeconds)
+                      outcome.rate, outcome.verdict.revisions, outcome.records, outcome.verdict.watchEvents, outcome.restarts, outcome.verdict.search, outcome.judgeSeconds)
             + faults(outcome) + (options.keeps ? "; kept: \(options.directory)" : "")
     }
 
@@ -121,7 +121,7 @@ enum TortureReport {
         let object: [String: Any] = [
             "seed": options.seed, "engine": options.engine.rawValue, "profile": options.profile.rawValue, "nodes": options.nodeCount, "clients": options.clientCount,
             "faultSeconds": outcome.faultSeconds, "calls": outcome.evidence.operations.count, "done": outcome.done, "refused": outcome.refused, "unknown": outcome.unknown,
-            "rate": outcome.rate, "revisions": outcome.verdict.revisions, "watches": outcome.records, "watchEvents": outcome.verdict.watchEvents, "restarts": outcome.restarts,
+            "rate": outcome.rate, "revisions": outcome.verdict.revisions, "watches": outcome.records, "watchEvents": outcome.verdict.watchEvents, "restarts": outcome.restarts, "search": outcome.verdict.search,
             "faults": outcome.faults, "judgeSeconds": outcome.judgeSeconds, "repeat": options.command,
             "violations": outcome.violations.map { ["invariant": $0.invariant, "detail": $0.detail] },
             "kept": outcome.violations.isEmpty && !options.keeps ? "" : options.directory,

@@ -61,8 +61,8 @@ struct TortureRun: Sendable {
         let control = LoadControl(clients: options.clientCount)
         let watchesEnd = Atomic64()
 
-        let everywhere = try Cluster.client(endpoints)
-        let pinned = try endpoints.map { try Cluster.client([$0]) }
+        let everywhere = try Cluster.client(endpoints, telling: history)
+        let pinned = try endpoints.map { try Cluster.client([$0], telling: history) }
         func session(_ member: Int?) -> WatchSession {
             WatchSession(client: member.map { pinned[$0] } ?? everywhere, history: history, clock: clock, memberID: member.map { ids[$0].rawValue } ?? 0,
                          endpoint: member.map { endpoints[$0] })
@@ -161,7 +161,7 @@ struct TortureRun: Sendable {
 
     /// Ends all leases, writes once more through every member, waits until all members are there, and asks each what it holds.
     /// - Returns: the last revision, the compact revision and the members' answers.
-    private func finish(_ cluster: Cluster, _ history: HistoryRecorder, _ client: EtcdClient) async throws -> (Int64, Int64, [Evidence.MemberEnd]) {
+    func finish(_ cluster: Cluster, _ history: HistoryRecorder, _ client: EtcdClient) async throws -> (Int64, Int64, [Evidence.MemberEnd]) {
         let ids = await cluster.ids()
         let endpoints = cluster.endpoints
         func caller(_ index: Int?) -> Caller {

@@ -3,7 +3,7 @@ import Simulation
 
 /// What clients saw in a run, all of it: the input of the judgement. Values only, so that a test can falsify it.
 struct Evidence: Sendable {
-    var operations: [Simulation.Operation]
+    var operations: [ClientOperation]
     var watches: [WatchRecord]
     /// What was seen at once to be wrong.
     var reports: [Violation]

@@ -93,7 +93,7 @@ struct Recorder: Sendable {
 
     func run(isOver: @escaping @Sendable () -> Bool) async {
         var next: Int64 = 1
-        while !isOver() {
+        while !isOver(), !Task.isCancelled {
             let query = WatchQuery(.from(Key([0])), startRevision: Revision(next), wantsPrevious: true)
             let result = await session.run(query, as: number, isOver: { _ in isOver() }, seen: { position.raise(to: $0) })
             next = max(next, result.seen + 1)
@@ -114,7 +114,7 @@ struct Wanderer: Sendable {
         var generator = SeededGenerator(seed: seed).split("watcher \(index)")
         var seen: Int64 = 0
         var oldest: Int64 = 1
-        while !control.isStopped.load(ordering: .relaxed) {
+        while !control.isStopped.load(ordering: .relaxed), !Task.isCancelled {
             let range: KeyRange = switch Int.random(in: 0..<4, using: &generator) {
             case 0: .single(Key(TortureKeys.all.randomElement(using: &generator)!))
             case 1: .bounded(start: Key(TortureKeys.all[2]), end: Key(TortureKeys.all[6]))
@@ -158,7 +158,7 @@ struct Compactor: Sendable {
         var generator = SeededGenerator(seed: seed).split("compaction")
         var caller = Caller(client: client, endpoint: nil, memberID: .none, timeoutMilliseconds: 2_000, history: history, clock: clock)
         var last: Int64 = 1
-        while !control.isStopped.load(ordering: .relaxed) {
+        while !control.isStopped.load(ordering: .relaxed), !Task.isCancelled {
             try? await Task.sleep(for: .milliseconds(settings.compaction == .often ? Int.random(in: 100...400, using: &generator) : .random(in: 1_000...4_000, using: &generator)))
             let positions = recorders.map(\.position.now)
             // Whatever happens, one recorder has seen everything.

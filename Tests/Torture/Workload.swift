@@ -59,9 +59,9 @@ struct LoadClient: Sendable {
             value += 1
             return Array("c\(number).\(value)".utf8)
         }
-        while !control.isStopped.load(ordering: .relaxed) {
+        while !control.isStopped.load(ordering: .relaxed), !Task.isCancelled {
             let key = TortureKeys.all.randomElement(using: &generator)!
-            let call: Simulation.Operation.Call
+            let call: ClientOperation.Call
             switch Int.random(in: 0..<100, using: &generator) {
             case ..<24: call = .put(key: key, value: newValue(), lease: 0)
             case ..<30: call = .delete(key: key, end: [])
@@ -159,8 +159,8 @@ struct Caller: Sendable {
         number = history.newClient()
     }
 
-    mutating func perform(_ call: Simulation.Operation.Call) async -> Simulation.Operation {
-        var operation = Simulation.Operation(client: number, member: memberID.rawValue, call: call, start: clock.now(), end: 0, outcome: .unknown)
+    mutating func perform(_ call: ClientOperation.Call) async -> ClientOperation {
+        var operation = ClientOperation(client: number, member: memberID.rawValue, call: call, start: clock.now(), end: 0, outcome: .unknown)
         do {
             let (outcome, header) = try await send(call)
             operation.outcome = outcome
@@ -176,7 +176,7 @@ struct Caller: Sendable {
         return operation
     }
 
-    private func outcome(of error: EtcdError, _ call: Simulation.Operation.Call) -> Simulation.Operation.Outcome {
+    private func outcome(of error: EtcdError, _ call: ClientOperation.Call) -> ClientOperation.Outcome {
         switch error {
         case .transport(_, _, wasSent: false), .configuration: return .refused("not sent")
         case .service(let service):
@@ -195,9 +195,9 @@ struct Caller: Sendable {
         }
     }
 
-    private func send(_ call: Simulation.Operation.Call) async throws -> (Simulation.Operation.Outcome, ResponseHeader?) {
+    private func send(_ call: ClientOperation.Call) async throws -> (ClientOperation.Outcome, ResponseHeader?) {
         let options = CallOptions(timeout: .milliseconds(timeoutMilliseconds), endpoint: endpoint)
-        func done(_ header: ResponseHeader, found: [KeyValue] = [], count: Int64 = 0, succeeded: Bool = true) -> (Simulation.Operation.Outcome, ResponseHeader?) {
+        func done(_ header: ResponseHeader, found: [KeyValue] = [], count: Int64 = 0, succeeded: Bool = true) -> (ClientOperation.Outcome, ResponseHeader?) {
             (.done(revision: header.revision.rawValue, found: found.map { SeenKeyValue($0) }, count: count, succeeded: succeeded), header)
         }
         switch call {
