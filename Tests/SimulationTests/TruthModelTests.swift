@@ -5,43 +5,6 @@ import Simulation
 import Store
 import Testing
 
-private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
-
-/// A log of commands, as a leader would have written it.
-private struct LogOfCommands {
-    var model = TruthModel()
-    var term: UInt64 = 1
-
-    mutating func apply(_ kind: Command.Kind, _ body: [UInt8], at: Moment = 0) -> TruthModel.Result {
-        let command = Command(kind: kind, proposer: MemberID(7), number: model.appliedIndex + 1, body: body)
-        return model.apply(index: model.appliedIndex + 1, term: term, kind: .command, payload: command.encoded(), at: at)
-    }
-    mutating func put(_ request: PutRequest, at: Moment = 0) -> TruthModel.Result { apply(.put, encoded(request.encode), at: at) }
-    mutating func put(_ key: String, _ value: String, lease: Int64 = 0, at: Moment = 0) -> TruthModel.Result {
-        put(PutRequest(key: bytes(key), value: bytes(value), lease: LeaseID(lease), prevKV: true), at: at)
-    }
-    mutating func delete(_ key: String, _ end: String = "") -> TruthModel.Result {
-        apply(.deleteRange, encoded(DeleteRangeRequest(key: bytes(key), rangeEnd: bytes(end)).encode))
-    }
-    mutating func txn(_ request: TxnRequest) -> TruthModel.Result { apply(.txn, encoded(request.encode)) }
-    mutating func compact(_ revision: Int64, at: Moment = 0) -> TruthModel.Result {
-        apply(.compaction, encoded(CompactionRequest(revision: Revision(revision)).encode), at: at)
-    }
-    mutating func grant(_ lease: Int64, ttl: Int64) -> TruthModel.Result {
-        apply(.leaseGrant, encoded { $0.writeField(1, ttl); $0.writeField(2, lease) })
-    }
-    mutating func revoke(_ lease: Int64) -> TruthModel.Result { apply(.leaseRevoke, encoded { $0.writeField(1, lease) }) }
-    mutating func expire(_ lease: Int64, term: UInt64) -> TruthModel.Result {
-        apply(.leaseExpire, encoded { $0.write(lease); $0.write(term) })
-    }
-}
-
-private func encoded(_ body: (inout ByteWriter) -> Void) -> [UInt8] {
-    var writer = ByteWriter()
-    body(&writer)
-    return writer.bytes
-}
-
 @Suite struct TruthModelTests {
     @Test func versionsAndRevisionsCount() {
         var log = LogOfCommands()

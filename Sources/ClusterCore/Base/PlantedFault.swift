@@ -5,6 +5,35 @@
 public enum PlantedFault: String, CaseIterable, Sendable {
     /// A leader counts its own entries before its disk has them.
     case countsOwnEntriesBeforeSync
+    /// A leader takes a follower's commands again when the message comes twice.
+    case takesForwardsTwice
+
+    // What crash enumeration must catch.
+
+    /// The log's owner reports a write as durable that it has not synced.
+    case reportsWritesBeforeSync
+    /// Segments go before the log's new start is on disk. (incident 27)
+    case releasesSegmentsBeforeStart
+    /// A new segment's name is left to the file system. (incident 28)
+    case leavesSegmentNameUnsynced
+    /// A new member's directories are left to the file system.
+    case leavesDirectoriesUnsynced
+    /// A failed sync passes for a good one.
+    case ignoresFailedSync
+    /// What a dead process had written but not synced is read back and counted as durable.
+    case trustsRecoveredTail
+    /// The rest of an interrupted write stays in the log behind what comes next. (incident 29)
+    case leavesTornTail
+    /// The applied index is durable before the data that it stands for. (incident 1)
+    case writesAppliedIndexFirst
+    /// The store that a snapshot supersedes goes before the log has followed the snapshot. (incident 49)
+    case removesSupersededStoreFirst
+    /// The log follows a snapshot whose file may yet vanish.
+    case installsSnapshotBeforeItsNameIsDurable
+    /// A store that was found is used though its name may yet vanish.
+    case startsOnStoreWithoutName
+    /// A vote is told before it is on disk.
+    case votesBeforeSync
 
     #if PLANTED_FAULTS
     /// The one that the process plants. Set before the first member starts; the simulator has one thread a cluster and one fault a process.

@@ -143,7 +143,7 @@ extension RaftCore {
             hardState.vote = candidate
             quick = nil
             electionDeadline = now + electionSpan
-            hold(.message(reply))
+            if planted(.votesBeforeSync) { effects.append(.send(reply)) } else { hold(.message(reply)) }
         }
     }
 

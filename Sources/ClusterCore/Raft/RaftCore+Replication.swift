@@ -15,6 +15,8 @@ struct Leadership: Sendable {
     /// When the quorum's silence is looked at next.
     var quorumDeadline = Instant.distantFuture
     var transfer: Transfer?
+    /// Whose commands were taken in this term, and how far.
+    var forwards: [ForwardStream] = []
     /// Local reads for which no round was started.
     var waitingReads: [ReadID] = []
     /// Reads of followers, likewise. A follower has one question open at a time; a newer one replaces it.
@@ -60,8 +62,7 @@ extension RaftCore {
                 appendCommands(payloads)
             }
         } else if options.forwardsProposals && role == .follower && leader != .none {
-            if follow.forwards.isEmpty { follow.forwardTerm = term }
-            follow.forwards.append(contentsOf: payloads)
+            forward(payloads, &effects)
         } else {
             effects.append(.proposalRefused(payloads: payloads, .noLeader))
         }

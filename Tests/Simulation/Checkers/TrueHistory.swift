@@ -21,6 +21,10 @@ public struct TrueHistory: Sendable {
     /// Compactions in order, the newest of those before the window included.
     private var compactions: [(revision: Int64, at: Moment)] = []
 
+    /// Values that were put a second time, oldest first, at most `maxRepeats`. With unique values in the workload each is a broken promise.
+    public private(set) var repeatedValues: [(value: [UInt8], first: Int64, second: Int64)] = []
+    static let maxRepeats = 1_000
+
     /// Nearly every value is put once; `more` holds what nobody should have done.
     private struct ValueUse {
         var first: Int64
@@ -48,7 +52,10 @@ public struct TrueHistory: Sendable {
         let value = Key(event.kv.value)
         // One hash for the usual case, that the value is new.
         guard var use = revisionsOfValue.updateValue(ValueUse(first: main), forKey: value) else { return }
-        if use.first != main, use.more.last != main { use.more.append(main) }
+        if use.first != main, use.more.last != main {
+            use.more.append(main)
+            if repeatedValues.count < TrueHistory.maxRepeats { repeatedValues.append((event.kv.value, use.first, main)) }
+        }
         revisionsOfValue[value] = use
     }
 

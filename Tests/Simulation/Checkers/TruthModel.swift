@@ -157,7 +157,7 @@ public struct TruthModel: Sendable {
             if request.first == 1, alarm.kind != 0, !alarms.contains(alarm) { alarms.append(alarm) }
             if request.first == 2 { alarms.removeAll { $0 == alarm } }
             return .alarms
-        case .memberAttributes:
+        case .memberAttributes, .stateCheck:
             return .none
         }
     }

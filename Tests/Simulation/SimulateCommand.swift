@@ -1,0 +1,68 @@
+import ArgumentParser
+import Base
+import Foundation
+
+/// `quarterdeck simulate`, and the small program of the tests.
+public struct SimulateCommand: ParsableCommand {
+    public static let configuration = CommandConfiguration(
+        commandName: "simulate",
+        abstract: "Run clusters in the deterministic simulator: virtual time, every fault, one seed.",
+        discussion: """
+            The same seed does the same in every process. A run that breaks a promise prints one line that starts with SIM-FAIL and says how to see it \
+            again, and the exit status is 1.
+            """)
+
+    @Option(help: "The seed of the first run.") var seed: UInt64 = 1
+    @Option(help: "How many seeds, one after the other.") var seeds: UInt64 = 1
+    @Option(help: ArgumentHelp("What the dials are drawn from: \(Profile.allCases.map(\.rawValue).joined(separator: ", ")).", valueName: "name"))
+    var profile: String = Profile.busy.rawValue
+    @Option(help: ArgumentHelp("Virtual seconds of each run.", valueName: "seconds")) var simulated: Int64 = 60
+    @Option(help: ArgumentHelp("Stop after this event.", valueName: "event")) var until: UInt64?
+    @Flag(help: "Print what happens, as it happens.") var trace = false
+    @Option(help: ArgumentHelp("Runs at the same time.", valueName: "n")) var jobs = 1
+    @Flag(help: "One JSON object a run.") var json = false
+    @Flag(help: "A line for every run, not only for those that fail.") var verbose = false
+
+    public init() {}
+
+    public func validate() throws {
+        guard Profile(rawValue: profile) != nil else {
+            throw ValidationError("there is no profile \(profile): choose one of \(Profile.allCases.map(\.rawValue).joined(separator: ", "))")
+        }
+        guard simulated > 0, simulated <= 100_000_000 else { throw ValidationError("--simulated takes 1 to 100000000 seconds") }
+        guard seeds > 0, jobs > 0, jobs <= 256 else { throw ValidationError("--seeds and --jobs start at 1") }
+    }
+
+    public func run() throws {
+        let profile = Profile(rawValue: profile)!
+        let campaign = Campaign(profile: profile, first: seed, count: seeds, simulated: .seconds(simulated), jobs: jobs)
+        if trace || until != nil {
+            let shown: (@Sendable (String) -> Void)? = trace ? { @Sendable line in print(line) } : nil
+            let result = Simulation.run(seed: seed, profile: profile, simulated: .seconds(simulated), events: until ?? .max, trace: Trace(print: shown))
+            Self.report(result, always: true, json: json)
+            for line in result.nodes { print(line) }
+            if result.violation != nil { throw ExitCode(1) }
+            return
+        }
+        let showsProgress = isatty(2) != 0 && !json
+        let total = campaign.run { [seeds, json, always = verbose || json] result, summary in
+            Self.report(result, always: always, json: json)
+            if showsProgress {
+                FileHandle.standardError.write(Data("\r\(summary.runs) of \(seeds) runs, \(summary.failures) failed, \(Int(summary.speed)) simulated s/s \u{1b}[K".utf8))
+            }
+        }
+        if showsProgress { FileHandle.standardError.write(Data("\r\u{1b}[K".utf8)) }
+        if !json { print(total.text) }
+        if total.failures > 0 { throw ExitCode(1) }
+    }
+
+    private static func report(_ result: RunResult, always: Bool, json: Bool) {
+        if json { return print(result.json) }
+        if let failure = result.failure {
+            print(failure)
+            print("  \(result.dials)")
+        } else if always {
+            print("ok seed=\(result.seed) profile=\(result.profile.rawValue) events=\(result.events) t=\(seconds(result.simulated))s digest=\(hex(result.digest)) \(result.dials)")
+        }
+    }
+}
