@@ -90,6 +90,11 @@ let package = Package(
                                                .product(name: "ArgumentParser", package: "swift-argument-parser")],
                 path: "Tests/Simulation", swiftSettings: [.define("PLANTED_FAULTS", .when(traits: ["PlantedFaults"]))]),
         .executableTarget(name: "simulate", dependencies: ["Simulation"], path: "Tests/Simulate"),
+        // Real processes under load and faults, and what their clients saw: a program, and the library of its test.
+        .executableTarget(name: "torture", dependencies: [
+            "Base", "CNcurses", "Client", "Server", "Simulation", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            .product(name: "DequeModule", package: "swift-collections"), .product(name: "Logging", package: "swift-log"),
+        ] + nio, path: "Tests/Torture"),
         tests("SimulationTests", ["Base", "Raft", "Log", "Store", "Replica", "Simulation"]),
         tests("RaftTests", ["Base", "Raft"]),
         tests("LogTests", ["Base", "Raft", "Log", "PosixDisk"]),
@@ -103,7 +108,7 @@ let package = Package(
         tests("UITests", ["UI"], exclude: ["Goldens"]), // read from the source folder
         tests("TerminalTests", ["quarterdeck", "UI", "CNcurses", "Server"]),
         // Real processes: the program itself beside the test bundle, etcd and etcdctl.
-        tests("IntegrationTests", ["quarterdeck", "Base", "Client", "Server", "UI"] + nio),
+        tests("IntegrationTests", ["quarterdeck", "torture", "Base", "Client", "Server", "Simulation", "UI"] + nio),
     ],
     swiftLanguageModes: [.v6]
 )
