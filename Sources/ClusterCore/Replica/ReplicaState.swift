@@ -1,3 +1,4 @@
+import Auth
 import Base
 import Raft
 import Store
@@ -8,6 +9,7 @@ public struct ReplicaState {
     public var leases: LeaseTable
     public var membership: Membership
     public var alarms: [Alarm]
+    public var auth: AuthStore
     public var configuration: Configuration
     /// The last log entry that the backend reflects.
     public var applied: LogPosition
@@ -84,6 +86,7 @@ public struct ReplicaState {
         }
         var members: [Member] = []
         var alarms: [Alarm] = []
+        var auth = AuthStore.Loader()
         var fault: LoadError?
         do {
             try reader.scan(.members, from: []) { _, value in
@@ -94,10 +97,16 @@ public struct ReplicaState {
                 do { alarms.append(try Alarm.decode(key: key)) } catch { fault = .corrupt(.alarm, "\(error)") }
                 return fault == nil
             }
+            for (table, part) in [(Table.auth, AuthTable.settings), (.authUsers, .users), (.authRoles, .roles)] where fault == nil {
+                try reader.scan(table, from: []) { key, value in
+                    do { try auth.take(part, key: key, value: value) } catch { fault = .corrupt(table, "\(error)") }
+                    return fault == nil
+                }
+            }
         } catch { throw .backend(error) }
         if let fault { throw fault }
         return ReplicaState(store: store, leases: leases, membership: Membership(members: members), alarms: alarms.sorted(),
-                            configuration: position.configuration, applied: position.position)
+                            auth: auth.finish(), configuration: position.configuration, applied: position.position)
     }
 
     private static func bigEndian(_ raw: UnsafeRawBufferPointer) -> UInt64 {

@@ -256,7 +256,8 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
             for loop in deliveries.indices {
                 let tokens = grant.tokens.filter { Int($0.loop) == loop }
                 guard !tokens.isEmpty else { continue }
-                deliveries[loop].grants.append(ReadGrant(tokens: tokens, snapshot: grant.snapshot, backend: grant.backend, term: grant.term))
+                deliveries[loop].grants.append(ReadGrant(tokens: tokens, callers: grant.callers, auth: grant.auth, snapshot: grant.snapshot,
+                                                           backend: grant.backend, term: grant.term))
             }
         }
         for output in effects.watch where deliveries.indices.contains(Int(output.stream.loop)) {
@@ -320,6 +321,7 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         case .membershipChanged(let membership):
             publishesAtOnce = true
             logger.info("membership changed", metadata: ["members": "\(membership.members.map { "\($0.id) \($0.name)" })"])
+        case .authSwitched(let isEnabled): logger.notice("authentication \(isEnabled ? "enabled" : "disabled")")
         case .alarmsChanged(let alarms): logger.warning("alarms changed", metadata: ["alarms": "\(alarms)"])
         case .compacted(let revision): logger.info("compacted", metadata: ["revision": "\(revision.rawValue)"])
         case .leaseExpired(let lease, let keys): logger.debug("lease expired", metadata: ["lease": "\(String(lease.rawValue, radix: 16))", "keys": "\(keys)"])
