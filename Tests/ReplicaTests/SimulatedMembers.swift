@@ -60,7 +60,7 @@ final class SimulatedMembers {
 
     subscript(id: MemberID) -> Host { members[Int(id.rawValue) - 1] }
     var wall: WallTime { WallTime(milliseconds: now.nanoseconds / 1_000_000) }
-    var leader: Host? { members.filter { $0.replica?.isLeader == true && !$0.isPaused }.max { $0.replica!.term < $1.replica!.term } }
+    var leader: Host? { members.filter { $0.replica?.isLeader == true && !$0.isPaused && !$0.replica!.isHalted }.max { $0.replica!.term < $1.replica!.term } }
 
     // MARK: Life and death
 

@@ -21,6 +21,8 @@ public struct Command: Sendable {
         case alarm = 8
         /// A member says its name and client URLs.
         case memberAttributes = 9
+        /// Members compare their state hashes at an index (`StateCheck`).
+        case stateCheck = 10
         case authEnable = 32
         case authDisable = 33
         /// A password was found right. Body: `Login`.

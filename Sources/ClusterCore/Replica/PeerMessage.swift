@@ -1,5 +1,6 @@
 import Base
 import Raft
+import Store
 
 /// What members say to each other: consensus, and the few questions that only the leader can answer (leases).
 public struct PeerMessage: Sendable {
@@ -14,6 +15,8 @@ public struct PeerMessage: Sendable {
         case leaseState(number: UInt64, remainingSeconds: Int64, grantedSeconds: Int64, keys: [[UInt8]])
         /// The asked member does not lead (any more).
         case notLeader(number: UInt64)
+        /// The sender's state hash as of an entry that a check in the log has named.
+        case stateHash(index: LogIndex, StateHash)
     }
     public var from: MemberID
     public var to: MemberID
@@ -55,6 +58,10 @@ extension PeerMessage {
         case .notLeader(let number):
             writer.write(5 as UInt8)
             writer.write(number)
+        case .stateHash(let index, let hash):
+            writer.write(6 as UInt8)
+            writer.write(index.rawValue)
+            writer.write(hash.rawValue)
         }
     }
 
@@ -78,6 +85,7 @@ extension PeerMessage {
             for _ in 0..<count { keys.append(try reader.readCounted()) }
             body = .leaseState(number: number, remainingSeconds: remaining, grantedSeconds: granted, keys: keys)
         case 5: body = .notLeader(number: try reader.read())
+        case 6: body = .stateHash(index: LogIndex(try reader.read()), StateHash(rawValue: try reader.read()))
         case let kind: throw .malformed("peer message kind \(kind)")
         }
         guard reader.isAtEnd else { throw .malformed("bytes behind a peer message") }

@@ -36,6 +36,7 @@ extension Replica {
         case .roleChanged(let role, _, _):
             // The lease clock is the leader's alone; it starts when the first entry of its term is applied.
             if role != .leader { leadershipLost(at: now, into: &effects) }
+            proposedCheck = .zero
         case .transferAborted(let target):
             leadershipMoves.removeAll { move in
                 guard move.target == target else { return false }
@@ -62,8 +63,12 @@ extension Replica {
                 }
             }
             switch entry.kind {
-            case .empty: break
+            case .empty:
+                stateHash.fold(entry.index.rawValue, entry.term.rawValue, UInt64(entry.kind.rawValue))
             case .configuration:
+                stateHash.fold(entry.index.rawValue, entry.term.rawValue, UInt64(entry.kind.rawValue), UInt64(entry.payload.count))
+                stateHash.fold(entry.payload)
+                noteUnchecked(at: now)
                 appliedConfiguration = appliedConfiguration.applying(entryPayload: entry.payload)
                 effects.notes.append(.membershipChanged(membership))
             case .command:
@@ -78,6 +83,7 @@ extension Replica {
                 if let fault { return halt(entry.index, "\(fault)", into: &effects) }
             }
             if let fault = store.fault { return halt(entry.index, fault.description, into: &effects) }
+            comparison.record(entry.index, stateHash)
         }
         counters.proposalsCommitted = UInt64(raft.commit.rawValue)
         markDirty(at: now)
@@ -95,6 +101,8 @@ extension Replica {
         let command = try Command.decodeHeader(raw)
         var body = ByteReader(raw, offset: command.size, count: raw.count - command.size)
         let waiting = command.proposer == id ? proposals.removeValue(forKey: command.number) : nil
+        stateHash.fold(entry.index.rawValue, entry.term.rawValue, UInt64(entry.kind.rawValue) | UInt64(command.kind.rawValue) << 8, command.number)
+        if command.kind != .stateCheck { noteUnchecked(at: now) }
         if let token = waiting?.token { numberOfToken.removeValue(forKey: token) }
         let response: [UInt8]
         do {
@@ -113,10 +121,14 @@ extension Replica {
             case .authEnable, .authDisable, .authenticate, .userAdd, .userDelete, .userChangePassword, .userGrantRole, .userRevokeRole,
                  .roleAdd, .roleDelete, .roleGrantPermission, .roleRevokePermission:
                 response = try changeAuth(command.kind, &body, at: now, into: &effects)
+            case .stateCheck:
+                try applyStateCheck(&body, by: command.proposer, at: now)
+                return
             }
         } catch {
             switch error {
             case .refused(let refusal):
+                stateHash.fold(Array(refusal.message.utf8))
                 if let waiting, refusal == .authOldRevision, proposeAgain(waiting, at: now) { return }
                 if let token = waiting?.token { effects.answers.append((token, .failed(refusal))) }
                 return
@@ -186,6 +198,7 @@ extension Replica {
         do { request = try CompactionRequest.decode(&body) } catch { throw .undecodable(error) }
         if hasAlarm(Alarm.corrupt) { throw .refused(.corrupt) }
         try refusing { () throws(ServiceError) in try store.compact(to: request.revision) }
+        stateHash.fold(UInt64(bitPattern: request.revision.rawValue))
         hub.compacted(request.revision, into: &effects.watch)
         effects.notes.append(.compacted(request.revision))
         let answer = headerOnly()
@@ -199,6 +212,7 @@ extension Replica {
         let events = store.takeEvents()
         guard let revision = events.first?.change.main else { return }
         counters.events += UInt64(events.count)
+        for event in events { stateHash.fold(event) }
         leases.follow(events)
         do {
             try hub.publish(revision, events, history: history, into: &effects.watch)
@@ -241,6 +255,7 @@ extension Replica {
         guard !leases.contains(lease) else { throw .refused(.leaseExist) }
         // The proposer has raised the time to its minimum; raising it here by an own setting could differ between members.
         let granted = try refusing { () throws(ServiceError) in try leases.grant(lease, ttlSeconds: ttl, minimumTTLSeconds: 1, now: now) }
+        stateHash.fold(UInt64(bitPattern: lease.rawValue), UInt64(bitPattern: granted))
         LeaseRecord(id: lease, grantedTTLSeconds: granted).add(to: &smallChanges)
         counters.leasesGranted += 1
         var writer = ByteWriter(capacity: 64)
@@ -280,6 +295,7 @@ extension Replica {
     private func endLease(_ lease: LeaseID, into effects: inout ReplicaEffects) -> Int {
         let keys = (try? leases.revoke(lease)) ?? []
         if !keys.isEmpty { store.deleteKeys(keys) }
+        stateHash.fold(UInt64(bitPattern: lease.rawValue), UInt64(keys.count))
         LeaseRecord.addRemoval(of: lease, to: &smallChanges)
         leaseEnded(lease, into: &effects)
         return keys.count
@@ -320,6 +336,7 @@ extension Replica {
         case .activate where kind != 0:
             answered = [alarm]
             if !alarms.contains(alarm) {
+                stateHash.fold(action, member.rawValue, UInt64(kind))
                 alarms.append(alarm)
                 alarms.sort()
                 smallChanges.put(.alarm, alarm.key, [])
@@ -328,6 +345,7 @@ extension Replica {
             if member == id && kind == Alarm.noSpace { isRaisingNoSpace = false }
         case .deactivate where alarms.contains(alarm):
             answered = [alarm]
+            stateHash.fold(action, member.rawValue, UInt64(kind))
             alarms.removeAll { $0 == alarm }
             smallChanges.delete(.alarm, alarm.key)
             effects.notes.append(.alarmsChanged(alarms))
@@ -348,6 +366,8 @@ extension Replica {
         let attributes: MemberAttributes
         do { attributes = try MemberAttributes.decode(&body) } catch { throw .undecodable(error) }
         if let member = membership.setAttributes(attributes) {
+            // The entry's own words: what members were founded with may be spelt differently on each.
+            stateHash.fold(attributes.encoded())
             smallChanges.put(.members, Array(member.id.description.utf8), member.json())
             effects.notes.append(.membershipChanged(membership))
         }

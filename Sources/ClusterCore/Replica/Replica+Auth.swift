@@ -103,7 +103,7 @@ extension Replica {
              .roleDelete, .roleGrantPermission, .roleRevokePermission:
             try refusing { () throws(ServiceError) in try auth.requireRoot(caller) }
         // Members alone send these.
-        case .leaseExpire, .memberAttributes: throw .refused(.permissionDenied)
+        case .leaseExpire, .memberAttributes, .stateCheck: throw .refused(.permissionDenied)
         }
     }
 
@@ -154,8 +154,15 @@ extension Replica {
         }
         for write in writes {
             switch write {
-            case .put(let table, let key, let value): smallChanges.put(Table(table), key, value)
-            case .delete(let table, let key): smallChanges.delete(Table(table), key)
+            case .put(let table, let key, let value):
+                stateHash.fold(UInt64(Table(table).rawValue), 1, UInt64(key.count), UInt64(value.count))
+                stateHash.fold(key)
+                stateHash.fold(value)
+                smallChanges.put(Table(table), key, value)
+            case .delete(let table, let key):
+                stateHash.fold(UInt64(Table(table).rawValue), 0, UInt64(key.count))
+                stateHash.fold(key)
+                smallChanges.delete(Table(table), key)
             }
         }
         guard let token else { return headerOnly() }

@@ -80,7 +80,7 @@ extension Replica {
         var batch = smallChanges
         smallChanges = BackendBatch()
         let storeToken = store.takeBatch(into: &batch)
-        ReplicaState.writeMeta(applied: applied, configuration: appliedConfiguration, into: &batch)
+        ReplicaState.writeMeta(applied: applied, configuration: appliedConfiguration, stateHash: stateHash, into: &batch)
         let token = BackendCommitToken(rawValue: nextBackendToken)
         nextBackendToken += 1
         backendCommitInFlight = (token, storeToken, applied.index)
@@ -135,6 +135,10 @@ extension Replica {
         tokens.removeAll()
         appliedConfiguration = snapshot.configuration
         applied = snapshot.position
+        stateHash = state.stateHash
+        comparison = StateComparison(at: applied.index, stateHash)
+        uncheckedSince = nil
+        dueReport = nil
         written = snapshot.position.index
         compactedThrough = snapshot.position.index
         logBytesSinceCompaction = 0

@@ -376,6 +376,8 @@ extension Replica {
         case .leaseState(let number, let remaining, let granted, let keys):
             guard let question = leaderQuestions.removeValue(forKey: number) else { return }
             answerLeaseState(question.token, question.caller, question.lease, remaining, granted, keys, into: &effects)
+        case .stateHash(let index, let hash):
+            comparison.take(hash, at: index, from: message.from)
         case .notLeader(let number):
             leaderQuestions[number]?.askedLeader = .none
         }

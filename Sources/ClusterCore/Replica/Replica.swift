@@ -32,6 +32,8 @@ public final class Replica {
     var appliedConfiguration: Configuration
     /// The last entry whose effect is in the store.
     public internal(set) var applied: LogPosition
+    /// Of the state at `applied`: equal on every member that has applied as much.
+    public internal(set) var stateHash: StateHash
     /// What the backend holds durably.
     var written: LogIndex
     var backendSize: BackendSize
@@ -86,12 +88,23 @@ public final class Replica {
     var logBytesSinceCompaction = 0
     var compactedThrough: LogIndex
 
+    // MARK: Comparison of states
+
+    var comparison: StateComparison
+    /// The last applied entry that asks for a check, and when the first of those not covered by one was applied.
+    var lastUnchecked = LogIndex.zero
+    var uncheckedSince: Instant?
+    /// What this member's latest proposed check covers, as leader.
+    var proposedCheck = LogIndex.zero
+    /// This member's own hash, not told to the others yet.
+    var dueReport: StateCheck?
+
     /// Commands or reads given to an earlier leader wait to be given to the present one.
     var mustAskAgain = false
 
     public internal(set) var counters = ReplicaCounters()
     var raftEffects: [RaftEffect] = []
-    /// Set when a committed entry could not be decoded; nothing is applied any more.
+    /// Set when a committed entry could not be applied or this member's state is not the cluster's: it does nothing any more.
     var isHalted = false
 
     struct PendingProposal {
@@ -163,6 +176,8 @@ public final class Replica {
         tokens = TokenTable(timeToLive: options.authTokenTimeToLive)
         appliedConfiguration = state.configuration
         applied = state.applied
+        stateHash = state.stateHash
+        comparison = StateComparison(at: state.applied.index, state.stateHash)
         written = state.applied.index
         compactedThrough = restart.start.index
         logBytesSinceCompaction = restart.entries.reduce(0) { $0 + $1.cost }
@@ -182,6 +197,11 @@ public final class Replica {
     // MARK: Events
 
     public func handle(_ event: ReplicaEvent, at now: Instant, wall: WallTime, into effects: inout ReplicaEffects) {
+        guard !isHalted else {
+            // The shell waits for the write under way before it closes the files.
+            if case .backendCommitted(let token, _) = event, backendCommitInFlight?.token == token { backendCommitInFlight = nil }
+            return
+        }
         switch event {
         case .request(let token, let request, let requiresLeader, let credential):
             if requiresLeader && raft.leader == .none {
@@ -226,6 +246,7 @@ public final class Replica {
         expireRequests(at: now, into: &effects)
         publishOwnAttributes(at: now)
         proposeExpiredLeases(at: now, wall: wall)
+        proposeStateCheck(at: now)
         propose(at: now, wall: wall)
         startReads(at: now, wall: wall)
         // Applying can free consensus to hand out more (unapplied bound), and a read round can let a request go on that waited for its token,
@@ -234,12 +255,16 @@ public final class Replica {
             mustAskAgain = false
             raft.flush(at: now, into: &raftEffects)
             carryOut(at: now, wall: wall, into: &effects)
-            if raftEffects.isEmpty && !isHalted { serveReads(at: now, into: &effects) }
+            if raftEffects.isEmpty && !isHalted {
+                compareStates(at: now, into: &effects)
+                if !isHalted { serveReads(at: now, into: &effects) }
+            }
             if mustAskAgain {
                 propose(at: now, wall: wall)
                 startReads(at: now, wall: wall)
             }
         } while (mustAskAgain || !raftEffects.isEmpty) && !isHalted
+        guard !isHalted else { return }
         checkLeader(at: now, into: &effects)
         maintain(at: now, into: &effects)
         counters.proposalsPending = proposals.count
@@ -247,8 +272,10 @@ public final class Replica {
 
     /// When `handle(.timer)` and `flush` are wanted next at the latest.
     public var nextDeadline: Instant {
+        guard !isHalted else { return .distantFuture }
         var deadline = raft.nextDeadline
         if raft.isLeader, let leaseDeadline { deadline = min(deadline, leaseDeadline) }
+        if let stateCheckDeadline { deadline = min(deadline, stateCheckDeadline) }
         if let first = proposalDeadlines.first { deadline = min(deadline, first.deadline) }
         if let first = readBatches.first { deadline = min(deadline, first.deadline) }
         if let dirtySince, backendCommitInFlight == nil { deadline = min(deadline, dirtySince + options.backendCommitInterval) }
@@ -258,10 +285,11 @@ public final class Replica {
     }
 
     /// True when there is work that should not wait for a timer: catching up watchers, removing compacted history.
-    public var hasBackgroundWork: Bool { hub.hasCatchUpWork || store.hasCompactionWork }
+    public var hasBackgroundWork: Bool { !isHalted && (hub.hasCatchUpWork || store.hasCompactionWork) }
 
     /// Does a bounded slice of background work. Call between batches while `hasBackgroundWork`.
     public func work(at now: Instant, into effects: inout ReplicaEffects) {
+        guard !isHalted else { return }
         if store.hasCompactionWork {
             store.compactStep(maxKeys: Replica.compactionStepKeys)
             markDirty(at: now)

@@ -13,6 +13,8 @@ public struct ReplicaState {
     public var configuration: Configuration
     /// The last log entry that the backend reflects.
     public var applied: LogPosition
+    /// Of everything applied so far.
+    public var stateHash: StateHash
 
     public enum LoadError: Error, Sendable, CustomStringConvertible {
         case store(StoreLoadError)
@@ -33,7 +35,7 @@ public struct ReplicaState {
     private static let configurationKey = Array("confState".utf8)
 
     /// The facts that every commit carries, so that data and applied index are never apart. (etcd 3.5.0's incident)
-    static func writeMeta(applied: LogPosition, configuration: Configuration, into batch: inout BackendBatch) {
+    static func writeMeta(applied: LogPosition, configuration: Configuration, stateHash: StateHash, into batch: inout BackendBatch) {
         var index = ByteWriter(capacity: 8)
         index.writeBigEndian(applied.index.rawValue)
         var term = ByteWriter(capacity: 8)
@@ -41,6 +43,9 @@ public struct ReplicaState {
         batch.put(.meta, appliedIndexKey, index.bytes)
         batch.put(.meta, appliedTermKey, term.bytes)
         batch.put(.meta, configurationKey, configuration.json())
+        var hash = ByteWriter(capacity: 8)
+        hash.writeBigEndian(stateHash.rawValue)
+        batch.put(.meta, MetaKey.stateHash, hash.bytes)
     }
 
     /// The first commit of a new member: who belongs to the cluster, before any log entry.
@@ -50,7 +55,7 @@ public struct ReplicaState {
             batch.put(.members, Array(member.id.description.utf8), member.json())
         }
         writeMeta(applied: .zero, configuration: Configuration(voters: members.filter { !$0.isLearner }.map(\.id),
-                                                               learners: members.filter(\.isLearner).map(\.id)), into: &batch)
+                                                               learners: members.filter(\.isLearner).map(\.id)), stateHash: .initial, into: &batch)
         return batch
     }
 
@@ -77,6 +82,8 @@ public struct ReplicaState {
     /// Reads every table. Takes about a second for a million revisions, so not on a loop that carries heartbeats.
     public static func load(from reader: any BackendReader) throws(LoadError) -> ReplicaState {
         guard let position = try position(in: reader) else { throw .corrupt(.meta, "no applied index") }
+        let stateHash: StateHash
+        do { stateHash = StateHash(rawValue: try reader.get(.meta, MetaKey.stateHash, { bigEndian($0) }) ?? 0) } catch { throw .backend(error) }
         let store: KeyValueStore
         do { store = try KeyValueStore.load(from: reader) } catch { throw .store(error) }
         var leases: LeaseTable
@@ -106,7 +113,8 @@ public struct ReplicaState {
         } catch { throw .backend(error) }
         if let fault { throw fault }
         return ReplicaState(store: store, leases: leases, membership: Membership(members: members), alarms: alarms.sorted(),
-                            auth: auth.finish(), configuration: position.configuration, applied: position.position)
+                            auth: auth.finish(), configuration: position.configuration, applied: position.position,
+                            stateHash: stateHash)
     }
 
     private static func bigEndian(_ raw: UnsafeRawBufferPointer) -> UInt64 {

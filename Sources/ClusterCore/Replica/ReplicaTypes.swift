@@ -224,6 +224,10 @@ public enum ReplicaNote: Sendable {
     case peerFound(MemberID)
     /// A committed entry that this version cannot decode: the member must stop, or it would diverge.
     case cannotApply(LogIndex, String)
+    /// This member's state is not that of the majority: it has fenced itself and must stop.
+    case diverged(StateDivergence)
+    /// The voters' states differ at this entry and no majority agrees: the CORRUPT alarm is raised.
+    case statesDiffer(LogIndex)
 }
 
 /// How a member behaves. All bounds have a name and a reason.
@@ -247,6 +251,8 @@ public struct ReplicaOptions: Sendable {
     public var maxWaitingBytes = 64 << 20
     /// Log entries held in memory since the last compaction, in bytes; more compacts the log early.
     public var maxLogBytes = 64 << 20
+    /// How often the members compare their states while commands come; zero: never.
+    public var stateCheckInterval: TimeSpan = .seconds(1)
     public var watchProgressInterval: TimeSpan = .seconds(600)
     /// How long a simple token lives since its last use.
     public var authTokenTimeToLive: TimeSpan = .seconds(300)
