@@ -15,7 +15,14 @@ private final class AuthBench {
 
     init(_ count: Int, seed: UInt64, configure: (inout ReplicaOptions) -> Void = { _ in }) throws {
         cluster = SimulatedMembers(count: count, seed: seed, configure: configure)
-        try #require(cluster.run(for: .seconds(10)) { [cluster] in cluster.leader != nil }, "no leader, seed \(seed)")
+        let cluster = cluster
+        let isElected = cluster.run(for: .seconds(10)) { cluster.leader != nil }
+        try #require(isElected, "no leader, seed \(seed)")
+    }
+
+    func wait(_ limit: TimeSpan = .seconds(20), for what: String, until condition: () -> Bool) throws {
+        let holds = cluster.run(for: limit, until: condition)
+        try #require(holds, "waited for \(what)")
     }
 
     var leader: SimulatedMembers.Host { cluster.leader! }
@@ -25,7 +32,7 @@ private final class AuthBench {
 
     /// The answer to one request; a missing one is a failure of the test.
     func answer(_ token: RequestToken, _ member: SimulatedMembers.Host) throws -> Answer {
-        try #require(cluster.run(for: .seconds(10)) { member.answers[token] != nil || member.grants[token] != nil }, "no answer")
+        try wait(for: "an answer") { member.answers[token] != nil || member.grants[token] != nil }
         return try #require(member.answers[token])
     }
     func ask(_ request: Request, as user: UserName? = nil, of member: SimulatedMembers.Host? = nil) throws -> Answer {
@@ -89,7 +96,7 @@ private final class AuthBench {
     func read(_ key: String, _ end: String = "", as user: UserName?, local: Bool = false, of member: SimulatedMembers.Host? = nil) throws -> ServiceError? {
         let member = member ?? leader
         let token = cluster.ask(member.id, local ? .localRead : .read, from: credential(user))
-        try #require(cluster.run(for: .seconds(10)) { member.answers[token] != nil || member.grants[token] != nil }, "no answer")
+        try wait(for: "an answer") { member.answers[token] != nil || member.grants[token] != nil }
         guard let grant = member.grants[token] else { return member.answers[token]!.error }
         do throws(ServiceError) {
             try grant.auth.requirePermission(for: RangeRequest(key: Array(key.utf8), rangeEnd: Array(end.utf8)), by: grant.callers[token])
@@ -99,7 +106,7 @@ private final class AuthBench {
 
     /// The auth tables as the backend has them, once nothing waits.
     func tables(of member: SimulatedMembers.Host) throws -> [String] {
-        try #require(cluster.run(for: .seconds(10)) { member.replica!.status().applied == self.leader.replica!.status().applied && member.replica!.finishedWriting })
+        try wait(for: "everything applied and written") { member.replica!.applied.index == leader.replica!.applied.index && member.replica!.finishedWriting }
         let reader = try member.backend.makeReader()
         var lines: [String] = []
         for table in [Table.auth, .authUsers, .authRoles] {
@@ -282,7 +289,7 @@ private func compare(_ key: String, _ end: String = "") -> Compare { Compare(key
             let bench = try AuthBench(3, seed: seed)
             try bench.populate()
             let follower = bench.followers[0]
-            try #require(bench.cluster.run(for: second) { follower.replica!.applied.index == bench.leader.replica!.applied.index })
+            try bench.wait(for: "the follower") { follower.replica!.applied.index == bench.leader.replica!.applied.index }
             // All in flight at once: the revision moves under the puts.
             var puts: [RequestToken] = []
             for n in 0..<10 {
@@ -322,7 +329,7 @@ private func compare(_ key: String, _ end: String = "") -> Compare { Compare(key
             create("a/1", on: stream)
             create("", "\0", on: stream)
         }
-        try #require(bench.cluster.run(for: .seconds(10)) { follower.watch.count == 20 })
+        try bench.wait(for: "all answers") { follower.watch.count == 20 }
         func reasons(_ stream: UInt64) -> [String] { follower.watch.filter { $0.stream == WatchStreamID(stream) }.map(\.response.cancelReason) }
         let denied = WatchRefusal.permissionDenied.rawValue
         #expect(reasons(1) == ["", denied, "", denied])
@@ -347,13 +354,13 @@ private func compare(_ key: String, _ end: String = "") -> Compare { Compare(key
             cluster.crash(absent.id)
             // Far enough that the log does not reach back to it.
             for n in 0..<40 {
-                #expect(try bench.addUser("user\(n)", as: "root") == nil)
+                #expect(try bench.addUser(UserName("user\(n)"), as: "root") == nil)
                 if n % 3 == 0 { #expect(try bench.change(.userGrantRole, "user\(n)", n % 2 == 0 ? "as" : "reader", as: "root") == nil) }
                 if n % 5 == 4 { #expect(try bench.change(.userDelete, "user\(n - 1)", as: "root") == nil) }
                 if n % 7 == 0 { cluster.run(for: second) }
             }
             cluster.start(absent.id)
-            try #require(cluster.run(for: .seconds(20)) { absent.replica!.applied.index == bench.leader.replica!.applied.index }, "seed \(seed)")
+            try bench.wait(for: "the member that was absent, seed \(seed)") { absent.replica!.applied.index == bench.leader.replica!.applied.index }
             #expect(absent.notes.contains { if case .snapshotInstalled = $0 { true } else { false } }, "seed \(seed)")
             #expect(absent.replica!.auth.isEnabled && absent.replica!.auth.revision == bench.leader.replica!.auth.revision)
             #expect(try bench.read("a/1", as: "alice", of: absent) == .invalidAuthToken, "what became of its user meanwhile is not known there")
@@ -367,18 +374,19 @@ private func compare(_ key: String, _ end: String = "") -> Compare { Compare(key
                 cluster.crash(victim.id, isNoticed: true)
                 cluster.run(for: .milliseconds(Int64.random(in: 0...300, using: &cluster.generator)))
                 cluster.start(victim.id)
-                try #require(cluster.run(for: .seconds(20)) { cluster.leader != nil }, "seed \(seed)")
+                try bench.wait(for: "a leader, seed \(seed)") { cluster.leader != nil }
                 // Tokens do not outlive their member's memory; on others they may.
                 if try bench.read("k", as: "root") != nil { try bench.login("root") }
             }
-            try #require(cluster.run(for: .seconds(20)) {
+            try bench.wait(for: "all members, seed \(seed)") {
                 guard let leader = cluster.leader else { return false }
                 return cluster.members.allSatisfy { $0.replica!.applied.index == leader.replica!.applied.index }
-            }, "seed \(seed)")
+            }
             let expected = try bench.tables(of: bench.leader)
             for member in cluster.members {
                 #expect(try bench.tables(of: member) == expected, "seed \(seed), member \(member.id)")
                 #expect(member.replica!.auth.userNames == bench.leader.replica!.auth.userNames)
+                #expect(member.replica!.stateHash == bench.leader.replica!.stateHash, "seed \(seed), member \(member.id)")
             }
             #expect(expected.count > 40)
         }
