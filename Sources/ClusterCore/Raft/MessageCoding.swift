@@ -99,8 +99,9 @@ extension ConfigurationChange {
     public init(entryPayload: [UInt8]) throws(DecodingFault) {
         self.init(steps: [])
         guard !entryPayload.isEmpty else { return }
-        if let founding = Configuration(bootstrapPayload: entryPayload) {
+        if let (founding, context) = Configuration.decode(bootstrapPayload: entryPayload) {
             steps = founding.voters.map { .addVoter($0) } + founding.learners.map { .addLearner($0) }
+            self.context = context
             return
         }
         let result: Result<ConfigurationChange, DecodingFault> = entryPayload.withUnsafeBytes { bytes in
@@ -139,22 +140,30 @@ extension Configuration {
     /// First byte of a configuration entry that states the whole configuration; a change begins with 0 or 1.
     private static let bootstrapTag: UInt8 = 2
 
-    var bootstrapPayload: [UInt8] {
-        var writer = ByteWriter(capacity: 8 + (voters.count + learners.count) * 8)
+    /// The payload of a `.configuration` entry that states the whole configuration instead of a change: a cluster's first entry, and the one
+    /// by which an operator makes a cluster of a single member. `context` as in `ConfigurationChange`.
+    public func bootstrapPayload(context: [UInt8] = []) -> [UInt8] {
+        var writer = ByteWriter(capacity: 18 + (voters.count + learners.count) * 8 + context.count)
         writer.write(Configuration.bootstrapTag)
         encode(into: &writer)
+        if !context.isEmpty { writer.writeCounted(context) }
         return writer.bytes
     }
 
     init?(bootstrapPayload: [UInt8]) {
-        guard bootstrapPayload.first == Configuration.bootstrapTag else { return nil }
-        let whole: Configuration? = bootstrapPayload.withUnsafeBytes { bytes in
-            var reader = ByteReader(bytes, offset: 1, count: bytes.count - 1)
-            guard let configuration = try? Configuration.decode(&reader), reader.isAtEnd else { return nil }
-            return configuration
-        }
-        guard let whole, !whole.voters.isEmpty else { return nil }
+        guard let (whole, _) = Configuration.decode(bootstrapPayload: bootstrapPayload) else { return nil }
         self = whole
+    }
+
+    fileprivate static func decode(bootstrapPayload: [UInt8]) -> (Configuration, context: [UInt8])? {
+        guard bootstrapPayload.first == Configuration.bootstrapTag else { return nil }
+        return bootstrapPayload.withUnsafeBytes { bytes in
+            var reader = ByteReader(bytes, offset: 1, count: bytes.count - 1)
+            guard let configuration = try? Configuration.decode(&reader), !configuration.voters.isEmpty else { return nil }
+            guard !reader.isAtEnd else { return (configuration, []) }
+            guard let context = try? reader.readCounted(), reader.isAtEnd else { return nil }
+            return (configuration, context)
+        }
     }
 
     /// For snapshots and the store's own record.

@@ -1,8 +1,8 @@
 import Base
 
 /// Majorities, alone and joint. (Raft §6)
-enum Quorum {
-    static func size(of count: Int) -> Int { count / 2 + 1 }
+public enum Quorum {
+    public static func size(of count: Int) -> Int { count / 2 + 1 }
 
     /// The largest value that a quorum has reached. During a joint change: that both quorums have reached.
     /// Precondition: the configuration has voters.

@@ -48,11 +48,14 @@ public struct RaftCore: Sendable {
     /// The first is committed; the others, ascending, stand in the log behind `commit`. Never empty.
     var configurations: [(index: LogIndex, configuration: Configuration)]
 
+    /// What the first leader of a cluster adds to the entry that states who founds it.
+    let foundingContext: [UInt8]
+
     // MARK: Role
     public internal(set) var role: Role = .follower
     /// `.none` when unknown.
     public internal(set) var leader: MemberID = .none
-    var lastLeaderContact: Instant
+    public internal(set) var lastLeaderContact: Instant
     /// This member's current draw from [T, 2T).
     var electionSpan: TimeSpan
     var electionDeadline: Instant
@@ -102,6 +105,7 @@ public struct RaftCore: Sendable {
         applied = restart.applied
         compacted = view.start.index
         configurations = [(restart.applied, restart.configuration)]
+        foundingContext = restart.foundingContext
         lastLeaderContact = now
         lastDriven = now
         electionSpan = options.electionTimeout
@@ -133,6 +137,8 @@ public struct RaftCore: Sendable {
     public var configuration: Configuration { configurations[configurations.count - 1].configuration }
     /// The newest committed one.
     public var committedConfiguration: Configuration { configurations[0].configuration }
+    /// The entry of the configuration in effect once that is committed; nil while a change is open.
+    public var settledConfigurationIndex: LogIndex? { configurations.count == 1 ? configurations[0].index : nil }
     /// A leader knows the true commit index only after it committed an entry of its own term; reads wait until then. (Raft §6.4)
     public var hasCommittedInTerm: Bool { role == .leader && lead.hasCommitted }
 
@@ -158,7 +164,7 @@ public struct RaftCore: Sendable {
         var peers: [PeerStatus] = []
         if includingPeers && role == .leader {
             let learners = configuration.learners
-            peers = lead.peers.map { peer in
+            peers = lead.peers.filter { $0.departure == nil }.map { peer in
                 PeerStatus(id: peer.id, phase: peer.phase, match: peer.match, next: peer.next, inflightMessages: peer.inflight.count,
                            inflightBytes: peer.inflight.bytes, isRecentlyActive: lastDriven - peer.lastHeard < options.electionTimeout,
                            isLearner: learners.contains(peer.id), roundTrip: peer.roundTrip)
@@ -200,6 +206,7 @@ public struct RaftCore: Sendable {
     /// Emits what the events since the last flush amount to.
     public mutating func flush(at now: Instant, into effects: inout [RaftEffect]) {
         if role == .leader { advanceCommit(now, &effects) }
+        if role == .leader { seeOffRemoved(now, &effects) }
         if role == .leader { confirmReads(&effects) }
         emitPersist(now, &effects)
         if role == .leader {

@@ -48,12 +48,15 @@ public struct MemberFiles {
         case unusable(String)
         /// There is no member here and none may be founded.
         case mayNotFound
+        /// The member was removed from its cluster: its data is of no use any more.
+        case removed
         case log(LogError)
         case other(String)
         public var description: String {
             switch self {
             case .unusable(let text), .other(let text): text
             case .mayNotFound: "there is no member here"
+            case .removed: "the member has been permanently removed from the cluster; the data-dir used by this member must be removed"
             case .log(let error): "\(error)"
             }
         }
@@ -63,7 +66,11 @@ public struct MemberFiles {
     /// - Parameters:
     ///   - members: whom a new member takes for the cluster's founders.
     ///   - mayFound: false for a member that was told to join a cluster that exists: founding one beside it would split it.
-    public func open(identity: LogIdentity, members: [Member], mayFound: Bool) throws(Fault) -> Opened {
+    ///   - contacts: the members of a cluster that exists and has this one in its table: a new member joins them instead of founding.
+    ///   - forcesNewCluster: everybody but this member is out of the cluster from now on. What its log holds counts as committed: some of it
+    ///     may have been acknowledged, and nobody can tell any more. (etcd's last resort after the quorum is gone for good)
+    public func open(identity: LogIdentity, members: [Member], mayFound: Bool, contacts: [Member]? = nil,
+                     forcesNewCluster: Bool = false) throws(Fault) -> Opened {
         do {
             if try disk.exists(dataDirectory + "/member/snap/db") {
                 throw Fault.unusable("\(dataDirectory) holds the data of a real etcd member, which this program does not read: choose another --data-dir")
@@ -91,9 +98,9 @@ public struct MemberFiles {
                 guard !hasLog else {
                     throw Fault.unusable("\(dataDirectory) has a log but no store: restore the missing files, or clear the directory and add this member anew")
                 }
-                guard mayFound else { throw Fault.mayNotFound }
+                guard mayFound || contacts != nil else { throw Fault.mayNotFound }
                 let backend = try stores.open(1)
-                try backend.commit(ReplicaState.bootstrap(members))
+                try backend.commit(contacts.map { ReplicaState.join($0) } ?? ReplicaState.bootstrap(members))
                 try stores.sync()
                 found = (1, backend, try backend.makeReader())
             }
@@ -101,6 +108,7 @@ public struct MemberFiles {
             var log: WriteAheadLog
             var recovered: RecoveredLog
             let state = try ReplicaState.load(from: reader)
+            guard !state.membership.isRemoved(identity.member) else { throw Fault.removed }
             if hasLog {
                 (log, recovered) = try WriteAheadLog.open(directory: logDirectory, disk: disk, identity: identity, options: logOptions)
             } else {
@@ -110,7 +118,13 @@ public struct MemberFiles {
                 log = try WriteAheadLog.create(directory: logDirectory, disk: disk, identity: identity, options: logOptions)
                 recovered = RecoveredLog(hardState: HardState(), start: .zero, entries: [])
             }
-            let restart = try reconcile(&log, recovered, with: state, followsSnapshot: !superseded.isEmpty)
+            var restart = try reconcile(&log, recovered, with: state, followsSnapshot: !superseded.isEmpty)
+            if forcesNewCluster {
+                guard state.membership.member(identity.member) != nil else {
+                    throw Fault.unusable("\(dataDirectory) holds no member that has joined its cluster: it cannot go on alone")
+                }
+                try standAlone(identity.member, &log, &restart)
+            }
             for number in superseded { stores.remove(number) }
             return Opened(log: log, backend: backend, storeNumber: number, state: state, restart: restart, repair: recovered.repair, isNew: !hasLog)
         } catch let error as Fault {
@@ -120,6 +134,18 @@ public struct MemberFiles {
         } catch {
             throw .other("data directory \(dataDirectory): \(error)")
         }
+    }
+
+    /// Ends the log with an entry that makes the member the only one. A configuration counts from when it is in the log, so no one else
+    /// is needed to elect it; and applying the entry changes the tables as with every other.
+    private func standAlone(_ member: MemberID, _ log: inout WriteAheadLog, _ restart: inout RaftRestart) throws {
+        let last = restart.entries.last.map { LogPosition(index: $0.index, term: $0.term) } ?? restart.start
+        restart.hardState.term = max(restart.hardState.term, last.term, Term(1))
+        let payload = Configuration(voters: [member]).bootstrapPayload(context: MembershipEntry(change: .alone(member)).encoded())
+        let entry = Entry(index: last.index.next, term: restart.hardState.term, kind: .configuration, proposedAt: .unknown, payload: payload)
+        restart.entries.append(entry)
+        log.append(PersistBatch(ticket: PersistTicket(0), hardState: restart.hardState, entries: [entry]))
+        try log.sync()
     }
 
     /// The store may be ahead of the log when a snapshot was installed and the process died before the log followed: the log then

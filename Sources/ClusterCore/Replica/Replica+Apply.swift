@@ -12,12 +12,14 @@ extension Replica {
         for effect in batch {
             switch effect {
             case .persist(let write): effects.persist.append(write)
+            // A removed member has said its last word: what consensus still wants to say is of its former life.
+            case .send where isRemoved: break
             case .send(let message): effects.messages.append(PeerMessage(from: id, to: message.to, body: .raft(message)))
             case .apply(let entries): apply(entries, at: now, wall: wall, into: &effects)
             case .readReady(let read, let index): readReady(read, index: index)
             case .readRefused(let read, _): readRefused(read)
             case .proposalRefused(let payloads, let reason): proposalsRefused(payloads, reason, into: &effects)
-            case .configurationRefused: break  // the API that proposes them does not exist yet
+            case .configurationRefused(_, let reason): changeNotTaken(reason, into: &effects)
             case .sendSnapshot(let peer): effects.snapshots.append(peer)
             case .note(let note): take(note, at: now, into: &effects)
             }
@@ -35,7 +37,12 @@ extension Replica {
             }
         case .roleChanged(let role, _, _):
             // The lease clock is the leader's alone; it starts when the first entry of its term is applied.
-            if role != .leader { leadershipLost(at: now, into: &effects) }
+            if role != .leader {
+                leadershipLost(at: now, into: &effects)
+                dropQueuedChanges()
+            } else {
+                leadsSince = now
+            }
             proposedCheck = .zero
         case .transferAborted(let target):
             leadershipMoves.removeAll { move in
@@ -69,8 +76,9 @@ extension Replica {
                 stateHash.fold(entry.index.rawValue, entry.term.rawValue, UInt64(entry.kind.rawValue), UInt64(entry.payload.count))
                 stateHash.fold(entry.payload)
                 noteUnchecked(at: now)
-                appliedConfiguration = appliedConfiguration.applying(entryPayload: entry.payload)
-                effects.notes.append(.membershipChanged(membership))
+                do throws(DecodingFault) {
+                    try applyConfiguration(entry, at: now, into: &effects)
+                } catch { return halt(entry.index, "\(error)", into: &effects) }
             case .command:
                 counters.proposalsApplied += 1
                 // Returned, not thrown: a typed throw through this closure crashes the 6.3 compiler.
@@ -368,7 +376,7 @@ extension Replica {
         if let member = membership.setAttributes(attributes) {
             // The entry's own words: what members were founded with may be spelt differently on each.
             stateHash.fold(attributes.encoded())
-            smallChanges.put(.members, Array(member.id.description.utf8), member.json())
+            smallChanges.put(.members, Membership.key(of: member.id), member.json())
             effects.notes.append(.membershipChanged(membership))
         }
         return []

@@ -62,7 +62,7 @@ extension Replica {
             try auth.requireUser(caller)
             for lease in leases.ids { for key in leases.keys(of: lease) { try auth.requireRead(.single(key), by: caller) } }
         case .members, .status: try auth.requireUser(caller)
-        case .moveLeader: try auth.requireRoot(caller)
+        case .moveLeader, .changeMembership: try auth.requireRoot(caller)
         case .permission(let requirement): try auth.require(requirement, of: caller)
         }
     }

@@ -43,6 +43,7 @@ extension Replica {
         }
         guard now >= nextLeaderCheck else { return }
         nextLeaderCheck = now + options.raft.electionTimeout
+        askStanding(at: now, into: &effects)
         if let since = leaderlessSince, now - since >= options.raft.electionTimeout * 2, !streamsThatNeedLeader.isEmpty {
             effects.leaderlessStreams.append(contentsOf: streamsThatNeedLeader)
             for stream in streamsThatNeedLeader {
@@ -129,6 +130,7 @@ extension Replica {
         store = state.store
         leases = state.leases
         membership = state.membership
+        contacts = state.contacts
         alarms = state.alarms
         auth = state.auth
         // What became of their users in the entries that were skipped is not known.
@@ -149,8 +151,14 @@ extension Replica {
         hub.storeReplaced(revision: store.revision, compactRevision: store.compactRevision, into: &effects.watch)
         // Commands that the snapshot contains are applied without this member having seen them: their outcome is unknown here.
         for number in proposals.keys.sorted() where proposals[number]!.term != .zero { fail(number, .timeout, into: &effects) }
+        pendingChanges.removeAll { change in
+            guard change.term != .zero else { return false }
+            effects.answers.append((change.token, .failed(.timeout)))
+            return true
+        }
         raft.handle(.snapshotInstalled(snapshot, from: peer), at: now, wall: wall, into: &raftEffects)
         effects.notes.append(.snapshotInstalled(snapshot.position))
         effects.notes.append(.membershipChanged(membership))
+        noticeRemoval(into: &effects)
     }
 }

@@ -243,6 +243,12 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
                 header.revision = .zero
                 ResponseMessage.members(header, members, into: &$0)
             }
+        case .membershipChanged(let added, let members):
+            return respond(place) {
+                var header = self.header()
+                header.revision = .zero
+                ResponseMessage.membershipChanged(header, added: added, members, into: &$0)
+            }
         case .status(let status):
             revision = max(revision, status.revision)
             term = status.raft.hardState.term

@@ -85,14 +85,24 @@ enum ResponseMessage {
     /// The header's revision stays 0 in all answers about members.
     static func members(_ header: ResponseHeader, _ members: [Member], into writer: inout ByteWriter) {
         header.encodeAsField(into: &writer)
-        for member in members {
-            writer.writeMessage(2) { body in
-                body.writeField(1, member.id.rawValue)
-                body.writeField(2, Array(member.name.utf8))
-                for url in member.peerURLs { body.writeString(3, url) }
-                for url in member.clientURLs { body.writeString(4, url) }
-                body.writeField(5, member.isLearner)
-            }
+        for member in members { self.member(member, field: 2, into: &writer) }
+    }
+
+    /// The answer to an addition has the new member before the list.
+    static func membershipChanged(_ header: ResponseHeader, added: Member?, _ members: [Member], into writer: inout ByteWriter) {
+        guard let added else { return self.members(header, members, into: &writer) }
+        header.encodeAsField(into: &writer)
+        member(added, field: 2, into: &writer)
+        for member in members { self.member(member, field: 3, into: &writer) }
+    }
+
+    private static func member(_ member: Member, field: UInt32, into writer: inout ByteWriter) {
+        writer.writeMessage(field) { body in
+            body.writeField(1, member.id.rawValue)
+            body.writeField(2, Array(member.name.utf8))
+            for url in member.peerURLs { body.writeString(3, url) }
+            for url in member.clientURLs { body.writeString(4, url) }
+            body.writeField(5, member.isLearner)
         }
     }
 
