@@ -176,11 +176,15 @@ extension Replica {
         return writer.bytes
     }
 
+    /// For the planted divergence: seldom enough that it hides for a while.
+    private var entryIsRare: Bool { applied.index.rawValue % 16 == 0 }
+
     private func deleteRange(_ body: inout ByteReader) throws(ApplyFailure) -> [UInt8] {
         let request: DeleteRangeRequest
         do { request = try DeleteRangeRequest.decode(&body) } catch { throw .undecodable(error) }
         try checkAlarms(needsSpace: false)
         counters.deletes += 1
+        if planted(.differsByMember), id.rawValue & 2 != 0, entryIsRare { return [] }
         let result = try refusing { () throws(ServiceError) in try store.deleteRange(request, reader: reader) }
         var writer = ByteWriter(capacity: 40)
         result.encode(header: header(), into: &writer)
@@ -293,7 +297,7 @@ extension Replica {
     private func leaseExpire(_ body: inout ByteReader, entryTerm: Term, into effects: inout ReplicaEffects) throws(ApplyFailure) -> [UInt8] {
         let expiry: LeaseExpiry
         do { expiry = try LeaseExpiry.decode(&body) } catch { throw .undecodable(error) }
-        guard expiry.term == entryTerm, leases.contains(expiry.lease) else { return [] }
+        guard expiry.term == entryTerm || planted(.expiresLeasesOfOtherTerms), leases.contains(expiry.lease) else { return [] }
         let keys = endLease(expiry.lease, into: &effects)
         counters.leasesExpired += 1
         effects.notes.append(.leaseExpired(expiry.lease, keys: keys))
@@ -302,7 +306,7 @@ extension Replica {
 
     private func endLease(_ lease: LeaseID, into effects: inout ReplicaEffects) -> Int {
         let keys = (try? leases.revoke(lease)) ?? []
-        if !keys.isEmpty { store.deleteKeys(keys) }
+        if !keys.isEmpty { store.deleteKeys(planted(.leavesAKeyOfAnEndedLease) ? Array(keys.dropLast()) : keys) }
         stateHash.fold(UInt64(bitPattern: lease.rawValue), UInt64(keys.count))
         LeaseRecord.addRemoval(of: lease, to: &smallChanges)
         leaseEnded(lease, into: &effects)

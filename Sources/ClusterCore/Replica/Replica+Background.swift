@@ -82,6 +82,12 @@ extension Replica {
         smallChanges = BackendBatch()
         let storeToken = store.takeBatch(into: &batch)
         ReplicaState.writeMeta(applied: applied, configuration: appliedConfiguration, stateHash: stateHash, into: &batch)
+        if planted(.writesAppliedIndexFirst) {
+            var early = BackendBatch()
+            ReplicaState.writeMeta(applied: applied, configuration: appliedConfiguration, stateHash: stateHash, into: &early)
+            // Number zero: nobody waits for it.
+            effects.backendCommits.append(BackendCommit(token: BackendCommitToken(rawValue: 0), batch: early))
+        }
         let token = BackendCommitToken(rawValue: nextBackendToken)
         nextBackendToken += 1
         backendCommitInFlight = (token, storeToken, applied.index)
@@ -118,7 +124,7 @@ extension Replica {
     // MARK: Snapshots
 
     /// Whether a streamed snapshot at this position would take the member forward.
-    public func wants(_ snapshot: SnapshotMetadata) -> Bool { raft.wantsSnapshot(at: snapshot.position.index) }
+    public func wants(_ snapshot: SnapshotMetadata) -> Bool { planted(.installsOldSnapshots) || raft.wantsSnapshot(at: snapshot.position.index) }
 
     /// The streamed state is durable under the backend's name and loaded: it replaces store, leases and membership. Watchers go
     /// on from where they were; if their history is gone they learn it. Call while no commit is in flight.

@@ -183,7 +183,7 @@ extension Replica {
         askChangesAgain(before: term)
         guard !proposals.isEmpty else { return }
         var lost: [UInt64] = []
-        for (number, pending) in proposals where pending.term != .zero && pending.term < term { lost.append(number) }
+        for (number, pending) in proposals where pending.term != .zero && (pending.term < term || planted(.proposesAgainInOneTerm)) { lost.append(number) }
         guard !lost.isEmpty else { return }
         lost.sort()
         for number in lost {
@@ -231,7 +231,7 @@ extension Replica {
         localReads.removeAll(keepingCapacity: true)
         var at = 0
         while at < readBatches.count {
-            guard let index = readBatches[at].index, index <= applied.index else {
+            guard let index = readBatches[at].index, index <= applied.index || planted(.servesReadsBeforeApply) else {
                 at += 1
                 continue
             }
