@@ -40,10 +40,11 @@ struct TokenSigner: Sendable {
                 throw .configuration("--auth-token jwt: \(option) \(path) cannot be read")
             }
         }
-        timeToLiveSeconds = try options["ttl"].map(TokenSigner.seconds) ?? 300
+        var seconds: Int64 = 300
+        if let ttl = options["ttl"] { seconds = try TokenSigner.seconds(ttl) }
         let privateKey = try file("priv-key")
         let publicKey = try file("pub-key")
-        try self.init(method: method, privateKey: privateKey, publicKey: publicKey, timeToLiveSeconds: timeToLiveSeconds)
+        try self.init(method: method, privateKey: privateKey, publicKey: publicKey, timeToLiveSeconds: seconds)
     }
 
     init(method: String, privateKey: Data?, publicKey: Data?, timeToLiveSeconds: Int64) throws(NodeError) {
