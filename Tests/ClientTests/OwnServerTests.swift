@@ -20,6 +20,7 @@ import Testing
             }
         }
         try await ContractCase.compaction.run(nodes.endpoints)
+        try await ContractCase.authentication.run(nodes.endpoints)
     }
 
     @Test func aNodeTellsWhatItsConsensusDoes() async throws {
@@ -69,7 +70,7 @@ import Testing
         defer { nodes.stop() }
         let client = try EtcdClient(endpoints: nodes.endpoints)
         try await client.put("ready", "yes", options: CallOptions(timeout: .seconds(30)))
-        let error = await failure { try await client.enableAuth() } as? EtcdError
+        let error = await failure { for try await _ in client.snapshot() {} } as? EtcdError
         if case .service(let refusal)? = error {
             #expect(refusal.code == .unimplemented && refusal.message.hasPrefix("quarterdeck: "))
         } else {

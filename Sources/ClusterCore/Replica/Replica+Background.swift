@@ -1,3 +1,4 @@
+import Auth
 import Base
 import Raft
 import Store
@@ -8,7 +9,8 @@ extension Replica {
 
     func takeWatch(_ control: WatchControl, on stream: WatchStreamID, at now: Instant, into effects: inout ReplicaEffects) {
         switch control {
-        case .open(let requiresLeader):
+        case .open(let requiresLeader, let credential):
+            if credential != .none { watchCallers[stream] = WatchCaller(credential: credential) }
             hub.openStream(stream, fragmentBytes: options.maxRequestBytes + (512 << 10), at: now)
             if requiresLeader {
                 if raft.leader == .none {
@@ -18,12 +20,13 @@ extension Replica {
                 }
             }
         case .request(let request):
-            hub.handle(request, on: stream, into: &effects.watch)
+            takeWatchRequest(request, on: stream, at: now, into: &effects)
         case .delivered(let responses, let bytes):
             hub.delivered(stream, responses: responses, bytes: bytes)
         case .close:
             hub.closeStream(stream)
             streamsThatNeedLeader.removeAll { $0 == stream }
+            if !watchCallers.isEmpty { watchCallers.removeValue(forKey: stream) }
         }
     }
 
@@ -43,7 +46,10 @@ extension Replica {
         askStanding(at: now, into: &effects)
         if let since = leaderlessSince, now - since >= options.raft.electionTimeout * 2, !streamsThatNeedLeader.isEmpty {
             effects.leaderlessStreams.append(contentsOf: streamsThatNeedLeader)
-            for stream in streamsThatNeedLeader { hub.closeStream(stream) }
+            for stream in streamsThatNeedLeader {
+                hub.closeStream(stream)
+                watchCallers.removeValue(forKey: stream)
+            }
             streamsThatNeedLeader = []
         }
     }
@@ -53,6 +59,7 @@ extension Replica {
     /// Starts a commit of the backend when one is due, and compacts the log behind what is durable there.
     func maintain(at now: Instant, into effects: inout ReplicaEffects) {
         hub.tick(now, into: &effects.watch)
+        tokens.expire(at: now)
         leaseDeadline = leases.nextExpiry()
         serveDurableReads(into: &effects)
         if backendCommitInFlight == nil, let dirtySince,
@@ -140,6 +147,9 @@ extension Replica {
         membership = state.membership
         contacts = state.contacts
         alarms = state.alarms
+        auth = state.auth
+        // What became of their users in the entries that were skipped is not known.
+        tokens.removeAll()
         appliedConfiguration = snapshot.configuration
         applied = snapshot.position
         stateHash = state.stateHash

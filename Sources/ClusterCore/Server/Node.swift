@@ -80,6 +80,7 @@ public final class Node: @unchecked Sendable {
         var options = configuration.options
         options.name = configuration.name
         options.clientURLs = configuration.advertiseClientURLs.map(\.description)
+        let auth = try AuthDesk(tokens: configuration.authToken, bcryptCost: configuration.bcryptCost)
         let identity = NodeIdentity(cluster: cluster, member: own, name: configuration.name, options: options)
         let dataDirectory = configuration.effectiveDataDirectory
         let lock: DirectoryLock
@@ -174,7 +175,7 @@ public final class Node: @unchecked Sendable {
             }
             for url in configuration.listenClientURLs {
                 do {
-                    listeners.append(try await ClientListener.start(port: driver, group: environment.clientGroup, host: url.host, tcpPort: url.port, logger: logger))
+                    listeners.append(try await ClientListener.start(port: driver, group: environment.clientGroup, host: url.host, tcpPort: url.port, auth: auth, logger: logger))
                 } catch let error as NodeError { throw error } catch { throw listenError(url, error) }
             }
         } catch {

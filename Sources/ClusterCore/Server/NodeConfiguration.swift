@@ -72,6 +72,9 @@ public struct NodeConfiguration: Sendable {
     public var initialCluster: [(name: String, url: NodeURL)] = []
     public var initialClusterToken = "etcd-cluster"
     public var isExistingCluster = false
+    /// How logins are answered: `simple`, or `jwt,...` with its options. (`AuthDesk`)
+    public var authToken = "simple"
+    public var bcryptCost = 10
     /// Timing, bounds and quota; name and client URLs are filled in by the node.
     public var options = ReplicaOptions()
     public init() {}

@@ -60,6 +60,9 @@ struct ServeOptions: Hashable, Sendable {
     var quotaBackendBytes: Int64
     var maxRequestBytes: Int
     var maxTxnOps: Int
+    var authToken = "simple"
+    var authTokenTTLSeconds = 300
+    var bcryptCost = 10
     /// debug, info, warn, error.
     var logLevel: String
     /// The console that started this node and ends it with itself.
@@ -89,6 +92,9 @@ struct ServeCommand: ParsableCommand {
     @Option(name: .customLong("quota-backend-bytes"), help: "Size at which the NOSPACE alarm goes off; 0 for 2 GiB. (default: 0)") var quotaBackendBytes: String?
     @Option(name: .customLong("max-request-bytes"), help: "(default: 1572864)") var maxRequestBytes: String?
     @Option(name: .customLong("max-txn-ops"), help: "(default: 128)") var maxTxnOps: String?
+    @Option(name: .customLong("auth-token"), help: "How users are recognised: simple, or jwt,sign-method=...,pub-key=...,priv-key=...,ttl=... (default: simple)") var authToken: String?
+    @Option(name: .customLong("auth-token-ttl"), help: "Seconds that a simple token lives after its last use. (default: 300)") var authTokenTTL: String?
+    @Option(name: .customLong("bcrypt-cost"), help: "Cost of hashing a password, 4 to 31. (default: 10)") var bcryptCost: String?
     @Option(name: .customLong("log-level"), help: "debug, info, warn or error. (default: info)") var logLevel: String?
 
     @Option(help: ArgumentHelp("Obey the console with this process number: orders come on standard input, and its end is ours.", visibility: .hidden)) var supervised: Int32?
@@ -174,6 +180,10 @@ struct ServeCommand: ParsableCommand {
             snapshotCatchUpEntries: try number(snapshotCatchUpEntries, "experimental-snapshot-catchup-entries", 5_000, 1...Int.max),
             quotaBackendBytes: Int64(try number(quotaBackendBytes, "quota-backend-bytes", 0, 0...Int.max)),
             maxRequestBytes: try number(maxRequestBytes, "max-request-bytes", 1_572_864, 1...512 << 20),
-            maxTxnOps: try number(maxTxnOps, "max-txn-ops", 128, 1...1_000_000), logLevel: level, console: supervised)
+            maxTxnOps: try number(maxTxnOps, "max-txn-ops", 128, 1...1_000_000),
+            authToken: authToken ?? environment["ETCD_AUTH_TOKEN"] ?? "simple",
+            authTokenTTLSeconds: try number(authTokenTTL, "auth-token-ttl", 300, 0...1_000_000_000),
+            // Beyond its range etcd takes the default, and so does the node.
+            bcryptCost: try number(bcryptCost, "bcrypt-cost", 10, 0...1_000), logLevel: level, console: supervised)
     }
 }

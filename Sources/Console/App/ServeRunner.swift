@@ -93,6 +93,10 @@ enum ServeRunner {
         configuration.options.quotaBytes = options.quotaBackendBytes
         configuration.options.maxRequestBytes = options.maxRequestBytes
         configuration.options.maxTxnOps = options.maxTxnOps
+        // 0 is etcd's way to say the default, too.
+        if options.authTokenTTLSeconds > 0 { configuration.options.authTokenTimeToLive = .seconds(Int64(options.authTokenTTLSeconds)) }
+        configuration.authToken = options.authToken
+        configuration.bcryptCost = options.bcryptCost
         return configuration
     }
 }
