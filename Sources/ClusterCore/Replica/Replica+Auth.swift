@@ -52,7 +52,7 @@ extension Replica {
     private func authorise(_ request: Request, by caller: Caller?) throws(ServiceError) {
         switch request {
         // Judged later: reads with their grant, the others when they are applied.
-        case .read, .localRead, .propose, .leaseGrant, .alarm: break
+        case .read, .localRead, .durableRead, .propose, .leaseGrant, .alarm: break
         case .leaseKeepAlive(let lease):
             if let refusal = refusal(ofRenewing: lease, by: caller) { throw refusal }
         // The keys are checked as they are told.

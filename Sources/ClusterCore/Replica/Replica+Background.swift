@@ -61,7 +61,7 @@ extension Replica {
         hub.tick(now, into: &effects.watch)
         tokens.expire(at: now)
         leaseDeadline = leases.nextExpiry()
-        serveDurableReads(into: &effects)
+        serveDurableReads(at: now, into: &effects)
         if backendCommitInFlight == nil, let dirtySince,
            now - dirtySince >= options.backendCommitInterval || store.pendingBytes >= options.backendCommitBytes || !durableReads.isEmpty {
             startBackendCommit(into: &effects)
@@ -77,12 +77,14 @@ extension Replica {
         }
     }
 
-    private func serveDurableReads(into effects: inout ReplicaEffects) {
+    private func serveDurableReads(at now: Instant, into effects: inout ReplicaEffects) {
         guard !durableReads.isEmpty else { return }
-        let tokens = durableReads.filter { $0.applied <= written }.map(\.token)
+        var tokens = durableReads.filter { $0.applied <= written }.map(\.token)
         guard !tokens.isEmpty else { return }
         durableReads.removeAll { $0.applied <= written }
-        effects.grants.append(ReadGrant(tokens: tokens, snapshot: store.snapshot(), backend: backend, term: raft.term))
+        let callers = takeCallers(of: &tokens, at: now, into: &effects)
+        guard !tokens.isEmpty else { return }
+        effects.grants.append(ReadGrant(tokens: tokens, callers: callers, auth: auth, snapshot: store.snapshot(), backend: backend, term: raft.term))
     }
 
     /// Everything applied so far and the index it reflects, in one batch: never one without the other.

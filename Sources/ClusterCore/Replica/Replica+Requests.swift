@@ -18,6 +18,7 @@ extension Replica {
             if credential != .none { credentials[token] = credential }
         case .durableRead:
             durableReads.append((token, applied.index))
+            if credential != .none { credentials[token] = credential }
         case .propose(let kind, let body, let cost):
             takeProposal(kind, body, cost: cost, token, by: caller, credential, at: now, into: &effects)
         case .permission:
