@@ -180,6 +180,25 @@ private func elected(_ count: Int, seed: UInt64, configure: (inout ReplicaOption
     #expect(cluster.value("k199", in: follower.grants[read]!) != nil)
 }
 
+@Test func aDurableReadFindsInTheBackendWhatWasAppliedBefore() throws {
+    let (cluster, leader) = try elected(1, seed: 8)
+    cluster.run(for: second)
+    let put = cluster.put(leader.id, "k", "v")
+    try #require(cluster.run(for: second) { leader.answers[put]?.isSuccess == true })
+    let applied = leader.replica!.applied.index
+    func written() throws -> LogIndex { try ReplicaState.position(in: try leader.backend.makeReader())!.position.index }
+    #expect(try written() < applied, "the backend follows later, or the test says nothing")
+    let asked = cluster.now
+    let read = cluster.ask(leader.id, .durableRead)
+    try #require(cluster.run(for: second) { leader.grants[read] != nil })
+    #expect(try written() >= applied)
+    #expect(cluster.now - asked < .milliseconds(100), "it waited for the interval of commits")
+    // With nothing to write it is answered at once.
+    cluster.run(for: second)
+    let again = cluster.ask(leader.id, .durableRead)
+    try #require(cluster.run(for: .milliseconds(1)) { leader.grants[again] != nil })
+}
+
 @Test func aLeaseExpiresAfterItsTimeAndTakesItsKeys() throws {
     let (cluster, leader) = try elected(3, seed: 6)
     let lease = LeaseID(77)

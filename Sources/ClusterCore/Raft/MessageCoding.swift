@@ -199,14 +199,14 @@ extension Configuration {
 extension Message {
     private enum Tag: UInt8 {
         case requestVote = 1, voteReply, append, appendAccepted, appendRejected, heartbeat, heartbeatReply, snapshotReply, timeoutNow
-        case requestReadIndex, readIndexReply, readIndexRefused, forward
+        case requestReadIndex, readIndexReply, readIndexRefused, forward, forwardTaken
     }
 
     /// About what `encode` will append, never less; for reserving space.
     public var encodedSizeBound: Int {
         switch body {
         case .append(_, let entries, _): entries.reduce(70) { $0 + $1.payload.count + 40 }
-        case .forward(let payloads): payloads.reduce(50) { $0 + $1.count + 10 }
+        case .forward(_, _, let payloads): payloads.reduce(70) { $0 + $1.count + 10 }
         default: 70
         }
     }
@@ -263,10 +263,18 @@ extension Message {
         case .readIndexRefused(let id):
             tag(.readIndexRefused)
             writer.writeVarint(id.rawValue)
-        case .forward(let payloads):
+        case .forward(let stream, let number, let payloads):
             tag(.forward)
+            writer.write(stream)
+            writer.writeVarint(number)
             writer.writeVarint(UInt64(payloads.count))
             for payload in payloads { writer.writeCounted(payload) }
+        case .forwardTaken(let stream, let number, let through, let refused):
+            tag(.forwardTaken)
+            writer.write(stream)
+            writer.writeVarint(number)
+            writer.writeVarint(through)
+            writer.write(refused.map { $0.rawValue + 1 } ?? 0 as UInt8)
         }
     }
 
@@ -319,11 +327,22 @@ extension Message {
         case .readIndexRefused:
             return .readIndexRefused(id: ReadID(try reader.readVarint()))
         case .forward:
+            let stream: UInt64 = try reader.read()
+            let number = try reader.readVarint()
+            guard number > 0, number < 1 << 62 else { throw .malformed("number of forwarded commands") }
             let count = try reader.readCount(ofAtLeast: 1)
             var payloads: [[UInt8]] = []
             payloads.reserveCapacity(count)
             for _ in 0..<count { payloads.append(try reader.readCounted()) }
-            return .forward(payloads: payloads)
+            return .forward(stream: stream, number: number, payloads: payloads)
+        case .forwardTaken:
+            let stream: UInt64 = try reader.read()
+            let number = try reader.readVarint()
+            let through = try reader.readVarint()
+            let code = try reader.readByte()
+            guard code > 0 else { return .forwardTaken(stream: stream, number: number, through: through, refused: nil) }
+            guard let refusal = RaftRefusal(rawValue: code - 1) else { throw .malformed("unknown refusal") }
+            return .forwardTaken(stream: stream, number: number, through: through, refused: refusal)
         }
     }
 }

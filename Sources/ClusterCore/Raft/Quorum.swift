@@ -17,7 +17,7 @@ public enum Quorum {
         if voters.count == 1 { return value(voters[0]) }
         var values = voters.map(value)
         values.sort(by: >)
-        return values[size(of: voters.count) - 1]
+        return values[planted(.countsOneTooFew) ? max(size(of: voters.count) - 2, 0) : size(of: voters.count) - 1]
     }
 
     enum VoteResult { case pending, won, lost }

@@ -111,6 +111,7 @@ public struct RaftCore: Sendable {
         electionSpan = options.electionTimeout
         electionDeadline = now
         follow.nextForwardID = self.generator.next()
+        follow.commands.stream = self.generator.next()
         // Whoever led in the past must have had a term; without one nothing is disturbed by a quick start.
         redrawElectionSpan()
         if hardState.term == .zero {
@@ -243,12 +244,8 @@ public struct RaftCore: Sendable {
             return onRequestVote(message, last: last, isPreVote: isPreVote, isTransfer: isTransfer, now, &effects)
         case .voteReply(let granted, let isPreVote, let refusal):
             return onVoteReply(message, granted: granted, isPreVote: isPreVote, refusal: refusal, now, &effects)
-        case .forward(let payloads):
-            // Nobody waits for an answer here: the origin has its own timeouts. Not leader (any more), or forwarded in another
-            // term: dropped. The term is a promise to the origin: what it forwarded in term t is in the log with term t or
-            // nowhere, so that it may propose it again once an entry of a later term is applied.
-            if role == .leader, message.term == term, refusalOfProposal(payloads) == nil { appendCommands(payloads) }
-            return
+        case .forward(let stream, let number, let payloads):
+            return onForward(stream: stream, number: number, payloads: payloads, from: message.from, term: message.term, &effects)
         case .requestReadIndex(let read):
             if message.term > term { becomeFollower(term: message.term, leader: .none, .higherTerm, now, &effects) }
             return onRequestReadIndex(read, from: message.from, now, &effects)
@@ -282,12 +279,14 @@ public struct RaftCore: Sendable {
             advanceCommit(to: min(commit, log.last.index), &effects)
             send(.heartbeatReply(round: round), to: message.from, &effects)
         case .appendAccepted(let match): onAppendAccepted(match, from: message.from, now, &effects)
-        case .appendRejected(let rejected, let hint): onAppendRejected(rejected, hint: hint, from: message.from, now)
+        case .appendRejected(let rejected, let hint): onAppendRejected(rejected, hint: hint, from: message.from, now, &effects)
         case .heartbeatReply(let round): onHeartbeatReply(round, from: message.from, now)
         case .snapshotReply(let installed): onSnapshotReply(installed, from: message.from, now, &effects)
         case .timeoutNow:
             // With a stuck disk its vote would never be cast; the leader gives up after a while and goes on.
             if role == .follower && message.from == leader && mayCampaign && !diskIsStuck { startCampaign(isTransfer: true, now, &effects) }
+        case .forwardTaken(let stream, let number, let through, let refused):
+            onForwardTaken(stream: stream, number: number, through: through, refused: refused, &effects)
         case .readIndexReply(let read, let index): onReadIndexReply(read, index: index, from: message.from, &effects)
         case .readIndexRefused(let read): onReadIndexRefused(read, from: message.from, now)
         case .requestVote, .voteReply, .forward, .requestReadIndex: break

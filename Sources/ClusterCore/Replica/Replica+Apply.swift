@@ -1,3 +1,4 @@
+import Auth
 import Base
 import Raft
 import Store
@@ -105,15 +106,16 @@ extension Replica {
     /// A refused command is an outcome like any other: the same on every member, told to the client.
     private func applyCommand(_ raw: UnsafeRawBufferPointer, of entry: Entry, at now: Instant,
                               into effects: inout ReplicaEffects) throws(DecodingFault) {
-        let (kind, proposer, number) = try Command.decodeHeader(raw)
-        var body = ByteReader(raw, offset: Command.headerSize, count: raw.count - Command.headerSize)
-        stateHash.fold(entry.index.rawValue, entry.term.rawValue, UInt64(entry.kind.rawValue) | UInt64(kind.rawValue) << 8, number)
-        if kind != .stateCheck { noteUnchecked(at: now) }
-        let waiting = proposer == id ? proposals.removeValue(forKey: number) : nil
+        let command = try Command.decodeHeader(raw)
+        var body = ByteReader(raw, offset: command.size, count: raw.count - command.size)
+        let waiting = command.proposer == id ? proposals.removeValue(forKey: command.number) : nil
+        stateHash.fold(entry.index.rawValue, entry.term.rawValue, UInt64(entry.kind.rawValue) | UInt64(command.kind.rawValue) << 8, command.number)
+        if command.kind != .stateCheck { noteUnchecked(at: now) }
         if let token = waiting?.token { numberOfToken.removeValue(forKey: token) }
         let response: [UInt8]
         do {
-            switch kind {
+            try authorise(command, body)
+            switch command.kind {
             case .put: response = try put(&body, wantsAnswer: waiting?.token != nil)
             case .deleteRange: response = try deleteRange(&body)
             case .txn: response = try txn(&body)
@@ -124,14 +126,18 @@ extension Replica {
             case .leaseExpire: response = try leaseExpire(&body, entryTerm: entry.term, into: &effects)
             case .alarm: response = try changeAlarm(&body, into: &effects)
             case .memberAttributes: response = try setAttributes(&body, into: &effects)
+            case .authEnable, .authDisable, .authenticate, .userAdd, .userDelete, .userChangePassword, .userGrantRole, .userRevokeRole,
+                 .roleAdd, .roleDelete, .roleGrantPermission, .roleRevokePermission:
+                response = try changeAuth(command.kind, &body, at: now, into: &effects)
             case .stateCheck:
-                try applyStateCheck(&body, by: proposer, at: now)
+                try applyStateCheck(&body, by: command.proposer, at: now)
                 return
             }
         } catch {
             switch error {
             case .refused(let refusal):
                 stateHash.fold(Array(refusal.message.utf8))
+                if let waiting, refusal == .authOldRevision, proposeAgain(waiting, at: now) { return }
                 if let token = waiting?.token { effects.answers.append((token, .failed(refusal))) }
                 return
             case .undecodable(let fault): throw fault
@@ -146,10 +152,10 @@ extension Replica {
         case undecodable(DecodingFault)
     }
 
-    private func decoding<T>(_ body: () throws(DecodingFault) -> T) throws(ApplyFailure) -> T {
+    func decoding<T>(_ body: () throws(DecodingFault) -> T) throws(ApplyFailure) -> T {
         do { return try body() } catch { throw .undecodable(error) }
     }
-    private func refusing<T>(_ body: () throws(ServiceError) -> T) throws(ApplyFailure) -> T {
+    func refusing<T>(_ body: () throws(ServiceError) -> T) throws(ApplyFailure) -> T {
         do { return try body() } catch { throw .refused(error) }
     }
 
@@ -170,11 +176,15 @@ extension Replica {
         return writer.bytes
     }
 
+    /// For the planted divergence: seldom enough that it hides for a while.
+    private var entryIsRare: Bool { applied.index.rawValue % 16 == 0 }
+
     private func deleteRange(_ body: inout ByteReader) throws(ApplyFailure) -> [UInt8] {
         let request: DeleteRangeRequest
         do { request = try DeleteRangeRequest.decode(&body) } catch { throw .undecodable(error) }
         try checkAlarms(needsSpace: false)
         counters.deletes += 1
+        if planted(.differsByMember), id.rawValue & 2 != 0, entryIsRare { return [] }
         let result = try refusing { () throws(ServiceError) in try store.deleteRange(request, reader: reader) }
         var writer = ByteWriter(capacity: 40)
         result.encode(header: header(), into: &writer)
@@ -232,7 +242,7 @@ extension Replica {
     func hasAlarm(_ kind: UInt32) -> Bool { alarms.contains { $0.kind == kind } }
 
     /// The response of every call whose answer is its header (field 1).
-    private func headerOnly() -> [UInt8] {
+    func headerOnly() -> [UInt8] {
         var writer = ByteWriter(capacity: 40)
         header().encodeAsField(into: &writer)
         return writer.bytes
@@ -287,7 +297,7 @@ extension Replica {
     private func leaseExpire(_ body: inout ByteReader, entryTerm: Term, into effects: inout ReplicaEffects) throws(ApplyFailure) -> [UInt8] {
         let expiry: LeaseExpiry
         do { expiry = try LeaseExpiry.decode(&body) } catch { throw .undecodable(error) }
-        guard expiry.term == entryTerm, leases.contains(expiry.lease) else { return [] }
+        guard expiry.term == entryTerm || planted(.expiresLeasesOfOtherTerms), leases.contains(expiry.lease) else { return [] }
         let keys = endLease(expiry.lease, into: &effects)
         counters.leasesExpired += 1
         effects.notes.append(.leaseExpired(expiry.lease, keys: keys))
@@ -296,7 +306,7 @@ extension Replica {
 
     private func endLease(_ lease: LeaseID, into effects: inout ReplicaEffects) -> Int {
         let keys = (try? leases.revoke(lease)) ?? []
-        if !keys.isEmpty { store.deleteKeys(keys) }
+        if !keys.isEmpty { store.deleteKeys(planted(.leavesAKeyOfAnEndedLease) ? Array(keys.dropLast()) : keys) }
         stateHash.fold(UInt64(bitPattern: lease.rawValue), UInt64(keys.count))
         LeaseRecord.addRemoval(of: lease, to: &smallChanges)
         leaseEnded(lease, into: &effects)

@@ -296,6 +296,7 @@ extension Replica {
         readBatches.removeAll()
         for token in arrivedReads { effects.answers.append((token, .failed(.stopped))) }
         arrivedReads = []
+        credentials = [:]
         for question in arrivedQuestions { if let token = question.clientToken { effects.answers.append((token, .failed(.stopped))) } }
         arrivedQuestions = []
         for number in leaderQuestions.keys.sorted() { effects.answers.append((leaderQuestions[number]!.token, .failed(.stopped))) }

@@ -78,13 +78,13 @@ public final class Node: @unchecked Sendable {
         var options = configuration.options
         options.name = configuration.name
         options.clientURLs = configuration.advertiseClientURLs.map(\.description)
+        let auth = try AuthDesk(tokens: configuration.authToken, bcryptCost: configuration.bcryptCost)
         let dataDirectory = configuration.effectiveDataDirectory
         let lock: DirectoryLock
         do { lock = try DirectoryLock(directory: dataDirectory) } catch { throw NodeError.dataDirectory("\(error)") }
         // Loading takes as long as the store is large, and as long as the disk is stuck: neither on a loop nor on a thread that others wait for.
         let mapSize = LMDBBackend.mapSizeBytes(quotaBytes: Int(min(options.effectiveQuotaBytes, 1 << 40)))
-        let stores = LMDBStoreFiles(directory: LMDBStoreFiles.directory(in: dataDirectory), disk: environment.disk, mapSizeBytes: mapSize,
-                                    wrapBackend: environment.wrapBackend)
+        let stores = StoreDirectory.lmdb(in: dataDirectory, disk: environment.disk, mapSizeBytes: mapSize, wrapBackend: environment.wrapBackend)
         let known = try await onOwnThread("\(configuration.name)-look") {
             do { return try WriteAheadLog.identity(directory: MemberFiles.logDirectory(in: dataDirectory), disk: environment.disk) } catch {
                 throw NodeError.dataDirectory("\(error)")
@@ -127,7 +127,8 @@ public final class Node: @unchecked Sendable {
             id: own, cluster: cluster, options: options, state: state, restart: opened.value.restart, backend: backend,
             reader: try backend.makeReader(), incarnation: incarnation, generator: generator.split("\(own)"),
             now: clock.now()))
-        let driver = ReplicaDriver(identity: identity, replica: replica.value, backend: backend, loop: loop, clock: clock, metrics: metrics, logger: logger,
+        let driver = ReplicaDriver(identity: identity, replica: replica.value, backend: backend, loop: loop, clock: clock, metrics: metrics,
+                                   snapshotDesk: SnapshotDesk(directory: dataDirectory + "/member", disk: environment.disk, logger: logger), logger: logger,
                                    life: generator.next() | 1)
         let failed = NIOLockedValueBox<(@Sendable (String) -> Void)?>(nil)
         let fail: @Sendable (String) -> Void = { reason in failed.withLockedValue { $0 }?(reason) }
@@ -181,7 +182,7 @@ public final class Node: @unchecked Sendable {
             }
             for url in configuration.listenClientURLs {
                 do {
-                    listeners.append(try await ClientListener.start(port: driver, group: environment.clientGroup, host: url.host, tcpPort: url.port, logger: logger))
+                    listeners.append(try await ClientListener.start(port: driver, group: environment.clientGroup, host: url.host, tcpPort: url.port, auth: auth, logger: logger))
                 } catch let error as NodeError { throw error } catch { throw listenError(url, error) }
             }
         } catch {
@@ -278,6 +279,7 @@ public final class Node: @unchecked Sendable {
         try? await loop.submit { self.driver.stop() }.get()
         if let commit { backendThread.submit(.commit(commit, driver.backend)) }
         await offLoop {
+            self.driver.snapshotDesk?.stop()
             self.diskThread.stop(abandoning: false)
             self.backendThread.stop(abandoning: false)
         }
@@ -299,6 +301,7 @@ public final class Node: @unchecked Sendable {
         try? await loop.submit { self.driver.stop() }.get()
         try? await loop.flatSubmit { self.peers.close(abruptly: true) }.get()
         await offLoop {
+            self.driver.snapshotDesk?.stop()
             self.diskThread.stop(abandoning: true)
             self.backendThread.stop(abandoning: true)
         }
@@ -400,13 +403,10 @@ public final class Node: @unchecked Sendable {
 
     // MARK: Snapshots from the leader
 
-    private static func loadSnapshot(_ received: SnapshotIntake.Received, stores: LMDBStoreFiles,
+    private static func loadSnapshot(_ received: SnapshotIntake.Received, stores: StoreDirectory,
                                      logger: Logger) -> UncheckedBox<(ReplicaState, any BackendReader)>? {
         do {
-            let reader = try received.backend.makeReader()
-            let state = try ReplicaState.load(from: reader)
-            try stores.sync()
-            return UncheckedBox((state, reader))
+            return UncheckedBox(try stores.adopt(received.backend))
         } catch {
             logger.error("snapshot cannot be used", metadata: ["reason": "\(error)"])
             return nil
@@ -415,7 +415,7 @@ public final class Node: @unchecked Sendable {
 
     /// A whole snapshot has arrived in a file of its own: loads it, and when the member still wants it, switches over. On the
     /// replica loop.
-    private static func install(_ received: SnapshotIntake.Received, _ answer: @escaping (Bool) -> Void, on driver: ReplicaDriver, stores: LMDBStoreFiles,
+    private static func install(_ received: SnapshotIntake.Received, _ answer: @escaping (Bool) -> Void, on driver: ReplicaDriver, stores: StoreDirectory,
                                 backendThread: BackendThread, logger: Logger) {
         let answer = UncheckedBox(answer)
         guard driver.wants(received.metadata) else {

@@ -94,6 +94,9 @@ public struct NodeConfiguration: Sendable {
     public var isExistingCluster = false
     /// Start from the data of this member alone: everybody else is out of the cluster.
     public var forcesNewCluster = false
+    /// How logins are answered: `simple`, or `jwt,...` with its options. (`AuthDesk`)
+    public var authToken = "simple"
+    public var bcryptCost = 10
     /// Timing, bounds and quota; name and client URLs are filled in by the node.
     public var options = ReplicaOptions()
     public init() {}

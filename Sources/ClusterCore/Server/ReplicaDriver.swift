@@ -13,6 +13,7 @@ import Store
 final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     let identity: NodeIdentity
     let metrics: NodeMetrics
+    let snapshotDesk: SnapshotDesk?
     let loop: any EventLoop
     private let clock: any NodeClock
     private let logger: Logger
@@ -66,8 +67,9 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     private var waitingForTurn: [(ReplicaDriver) -> Bool] = []
 
     init(identity: NodeIdentity, replica: Replica, backend: any Backend, loop: any EventLoop, clock: any NodeClock, metrics: NodeMetrics,
-         logger: Logger, life: UInt64) {
+         snapshotDesk: SnapshotDesk?, logger: Logger, life: UInt64) {
         self.identity = identity
+        self.snapshotDesk = snapshotDesk
         self.replica = replica
         self.backend = backend
         self.loop = loop
@@ -286,7 +288,8 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
             for loop in deliveries.indices {
                 let tokens = grant.tokens.filter { Int($0.loop) == loop }
                 guard !tokens.isEmpty else { continue }
-                deliveries[loop].grants.append(ReadGrant(tokens: tokens, snapshot: grant.snapshot, backend: grant.backend, term: grant.term))
+                deliveries[loop].grants.append(ReadGrant(tokens: tokens, callers: grant.callers, auth: grant.auth, snapshot: grant.snapshot,
+                                                           backend: grant.backend, term: grant.term))
             }
         }
         for output in effects.watch where deliveries.indices.contains(Int(output.stream.loop)) {
@@ -350,6 +353,7 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         case .membershipChanged(let membership):
             publishesAtOnce = true
             logger.info("membership changed", metadata: ["members": "\(membership.members.map { "\($0.id) \($0.name)" })"])
+        case .authSwitched(let isEnabled): logger.notice("authentication \(isEnabled ? "enabled" : "disabled")")
         case .alarmsChanged(let alarms): logger.warning("alarms changed", metadata: ["alarms": "\(alarms)"])
         case .compacted(let revision): logger.info("compacted", metadata: ["revision": "\(revision.rawValue)"])
         case .leaseExpired(let lease, let keys): logger.debug("lease expired", metadata: ["lease": "\(String(lease.rawValue, radix: 16))", "keys": "\(keys)"])
@@ -389,6 +393,8 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         case .transferAborted(let heir): (.warning, "\(heir) did not take leadership over")
         case .diskStuck(let after): (.warning, "the log's disk has not finished a write for \(after.milliseconds) ms")
         case .diskRecovered(let after): (.warning, "the log's disk finished a write after \(after.milliseconds) ms")
+        case .peerForgot(let peer, let acknowledged, let has):
+            (.error, "\(peer) acknowledged entry \(acknowledged.rawValue) and has only \(has.rawValue): its disk lost data or is an old one; it is brought up to date, but check that disk, and replace the member if it is not sound")
         case .messageRefused(let peer, let fault): (.warning, "a message from \(peer) was ignored: \(fault)")
         case .snapshotNeeded(let peer): (.info, "\(peer) is behind the log and gets a snapshot")
         }

@@ -63,6 +63,9 @@ struct ServeOptions: Hashable, Sendable {
     var maxLearners: Int
     var checksReconfiguration: Bool
     var forcesNewCluster: Bool
+    var authToken = "simple"
+    var authTokenTTLSeconds = 300
+    var bcryptCost = 10
     /// debug, info, warn, error.
     var logLevel: String
     /// The console that started this node and ends it with itself.
@@ -95,6 +98,9 @@ struct ServeCommand: ParsableCommand {
     @Option(name: .customLong("experimental-max-learners"), help: "Learners at a time. (default: 1)") var maxLearners: String?
     @Option(name: .customLong("strict-reconfig-check"), help: "Refuse membership changes that could cost the quorum. (default: true)") var strictReconfigCheck: String?
     @Flag(name: .customLong("force-new-cluster"), help: "Go on alone from this member's data; all other members are out of the cluster.") var forceNewCluster = false
+    @Option(name: .customLong("auth-token"), help: "How users are recognised: simple, or jwt,sign-method=...,pub-key=...,priv-key=...,ttl=... (default: simple)") var authToken: String?
+    @Option(name: .customLong("auth-token-ttl"), help: "Seconds that a simple token lives after its last use. (default: 300)") var authTokenTTL: String?
+    @Option(name: .customLong("bcrypt-cost"), help: "Cost of hashing a password, 4 to 31. (default: 10)") var bcryptCost: String?
     @Option(name: .customLong("log-level"), help: "debug, info, warn or error. (default: info)") var logLevel: String?
 
     @Option(help: ArgumentHelp("Obey the console with this process number: orders come on standard input, and its end is ours.", visibility: .hidden)) var supervised: Int32?
@@ -191,6 +197,10 @@ struct ServeCommand: ParsableCommand {
             maxTxnOps: try number(maxTxnOps, "max-txn-ops", 128, 1...1_000_000),
             maxLearners: try number(maxLearners, "experimental-max-learners", 1, 1...1_000),
             checksReconfiguration: try truth(strictReconfigCheck, "strict-reconfig-check", true),
-            forcesNewCluster: try truth(forceNewCluster ? "true" : nil, "force-new-cluster", false), logLevel: level, console: supervised)
+            forcesNewCluster: try truth(forceNewCluster ? "true" : nil, "force-new-cluster", false),
+            authToken: authToken ?? environment["ETCD_AUTH_TOKEN"] ?? "simple",
+            authTokenTTLSeconds: try number(authTokenTTL, "auth-token-ttl", 300, 0...1_000_000_000),
+            // Beyond its range etcd takes the default, and so does the node.
+            bcryptCost: try number(bcryptCost, "bcrypt-cost", 10, 0...1_000), logLevel: level, console: supervised)
     }
 }

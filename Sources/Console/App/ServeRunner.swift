@@ -98,6 +98,10 @@ enum ServeRunner {
         configuration.options.maxLearners = options.maxLearners
         configuration.options.strictReconfigurationCheck = options.checksReconfiguration
         configuration.forcesNewCluster = options.forcesNewCluster
+        // 0 is etcd's way to say the default, too.
+        if options.authTokenTTLSeconds > 0 { configuration.options.authTokenTimeToLive = .seconds(Int64(options.authTokenTTLSeconds)) }
+        configuration.authToken = options.authToken
+        configuration.bcryptCost = options.bcryptCost
         return configuration
     }
 }

@@ -1,3 +1,4 @@
+import Auth
 import Base
 import Raft
 import Replica
@@ -133,10 +134,28 @@ enum ResponseMessage {
         writer.writeField(4, result.hashRevision.rawValue)
     }
 
-    /// Authentication is off: enabled stays false, the auth revision is that of a fresh store.
-    static func authStatus(_ header: ResponseHeader, into writer: inout ByteWriter) {
+    static func auth(_ header: ResponseHeader, _ answer: AuthAnswer, into writer: inout ByteWriter) {
         header.encodeAsField(into: &writer)
-        writer.writeField(3, UInt64(1))
+        func list(_ field: UInt32, _ names: [[UInt8]]) {
+            for name in names {
+                writer.writeTag(field, .lengthDelimited)
+                writer.writeCounted(name)
+            }
+        }
+        switch answer {
+        case .status(let isEnabled, let revision):
+            writer.writeField(2, isEnabled)
+            writer.writeField(3, revision)
+        case .user(let user): list(2, user.roles.map(\.bytes))
+        case .users(let names): list(2, names.map(\.bytes))
+        case .role(let role): for permission in role.permissions { writer.writeMessage(2) { permission.encode(into: &$0) } }
+        case .roles(let names): list(2, names.map(\.bytes))
+        }
+    }
+
+    static func authenticated(_ header: ResponseHeader, token: [UInt8], into writer: inout ByteWriter) {
+        header.encodeAsField(into: &writer)
+        writer.writeField(2, token)
     }
 
     static func health(_ status: HealthStatus, into writer: inout ByteWriter) { writer.writeField(1, status.rawValue) }
