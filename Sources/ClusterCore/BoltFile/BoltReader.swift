@@ -40,7 +40,7 @@ public final class BoltReader {
         let length = BoltFormat.headerSize + BoltFormat.metaSize
         guard source.size >= offset + UInt64(length) else { return nil }
         var bytes = [UInt8](repeating: 0, count: length)
-        try source.fill(&bytes, from: 0, at: offset)
+        try source.fill(&bytes, at: offset)
         return bytes.withUnsafeBytes { BoltMeta(page: $0) }
     }
 
@@ -49,14 +49,14 @@ public final class BoltReader {
         guard number >= 2, number < meta.pageCount else { throw .pageOutOfRange(number) }
         let offset = number * UInt64(meta.pageSize)
         var bytes = [UInt8](repeating: 0, count: meta.pageSize)
-        try source.fill(&bytes, from: 0, at: offset)
+        try source.fill(&bytes, at: offset)
         let overflow = bytes.withUnsafeBytes { UInt64($0.little(12, UInt32.self)) }
         if overflow > 0 {
             guard overflow < meta.pageCount - number else { throw .pageOutOfRange(number + overflow) }
             let whole = (overflow + 1) * UInt64(meta.pageSize)
             guard whole <= UInt64(maxPageBytes) else { throw .tooLarge(bytes: whole, bound: UInt64(maxPageBytes)) }
-            bytes.append(contentsOf: repeatElement(0, count: Int(whole) - meta.pageSize))
-            try source.fill(&bytes, from: meta.pageSize, at: offset + UInt64(meta.pageSize))
+            bytes = [UInt8](repeating: 0, count: Int(whole))
+            try source.fill(&bytes, at: offset)
         }
         let page = try BoltPage(number, bytes)
         guard page.header.number == number else { throw .malformed(page: number, "it calls itself page \(page.header.number)") }
@@ -65,10 +65,10 @@ public final class BoltReader {
 }
 
 extension BoltSource {
-    func fill(_ bytes: inout [UInt8], from start: Int, at offset: UInt64) throws(BoltFault) {
+    func fill(_ bytes: inout [UInt8], at offset: UInt64) throws(BoltFault) {
         var fault: BoltFault?
         bytes.withUnsafeMutableBytes { raw in
-            do throws(BoltFault) { try read(into: UnsafeMutableRawBufferPointer(rebasing: raw[start...]), at: offset) } catch { fault = error }
+            do throws(BoltFault) { try read(into: raw, at: offset) } catch { fault = error }
         }
         if let fault { throw fault }
     }

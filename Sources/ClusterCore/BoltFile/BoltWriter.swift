@@ -112,7 +112,7 @@ struct PageOutput {
         let pieces = (page.count + BoltWriter.pageSize - 1) / BoltWriter.pageSize
         next += UInt64(pieces)
         buffer.append(contentsOf: page)
-        buffer.append(contentsOf: repeatElement(0, count: pieces * BoltWriter.pageSize - page.count))
+        buffer.append(contentsOf: [UInt8](repeating: 0, count: pieces * BoltWriter.pageSize - page.count))
         if buffer.count >= bufferBytes { try flush() }
     }
 
