@@ -27,6 +27,7 @@ public struct SimulateCommand: ParsableCommand {
     var plant: String?
     @Option(help: ArgumentHelp("Instead of seeds: lose power at every disk call of a workload (\(CrashEnumeration.Workload.allCases.map(\.rawValue).joined(separator: ", ")), all).", valueName: "workload"))
     var enumerate: String?
+    @Option(help: ArgumentHelp("With --enumerate: only this disk call.", valueName: "number")) var call: Int?
     @Flag(help: "With --enumerate: every legal set of surviving writes instead of a few.") var full = false
 
     public init() {}
@@ -91,7 +92,8 @@ public struct SimulateCommand: ParsableCommand {
         var failures = 0
         for workload in CrashEnumeration.Workload.allCases where name == "all" || workload.rawValue == name {
             let start = Date()
-            for report in [CrashEnumeration.run(workload, survivors: full ? .full : .reduced), CrashEnumeration.runFailures(workload)] {
+            let calls = call.map { $0..<$0 + 1 }
+            for report in [CrashEnumeration.run(workload, survivors: full ? .full : .reduced, calls: calls), CrashEnumeration.runFailures(workload, calls: calls)] {
                 for failure in report.failures { say(failure) }
                 failures += report.failures.count
                 say(report)
