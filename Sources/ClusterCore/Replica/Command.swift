@@ -23,6 +23,8 @@ public struct Command: Sendable {
         case memberAttributes = 9
         /// Members compare their state hashes at an index (`StateCheck`).
         case stateCheck = 10
+        /// How much of their time leases have left (`LeaseCheckpoint`).
+        case leaseCheckpoint = 11
         case authEnable = 32
         case authDisable = 33
         /// A password was found right. Body: `Login`.

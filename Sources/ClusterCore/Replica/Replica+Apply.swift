@@ -123,6 +123,9 @@ extension Replica {
                 if let bytes = try compact(&body, token: waiting?.token, into: &effects) { response = bytes } else { return }
             case .leaseGrant: response = try leaseGrant(&body, at: now)
             case .leaseRevoke: response = try leaseRevoke(&body, into: &effects)
+            case .leaseCheckpoint:
+                try applyLeaseCheckpoint(&body, entryTerm: entry.term, into: &effects)
+                response = []
             case .leaseExpire: response = try leaseExpire(&body, entryTerm: entry.term, into: &effects)
             case .alarm: response = try changeAlarm(&body, into: &effects)
             case .memberAttributes: response = try setAttributes(&body, into: &effects)

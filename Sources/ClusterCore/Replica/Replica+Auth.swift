@@ -103,7 +103,7 @@ extension Replica {
              .roleDelete, .roleGrantPermission, .roleRevokePermission:
             try refusing { () throws(ServiceError) in try auth.requireRoot(caller) }
         // Members alone send these.
-        case .leaseExpire, .memberAttributes, .stateCheck: throw .refused(.permissionDenied)
+        case .leaseExpire, .leaseCheckpoint, .memberAttributes, .stateCheck: throw .refused(.permissionDenied)
         }
     }
 

@@ -263,6 +263,8 @@ extension Replica {
             }
             guard raft.isLeader, leases.isPrimary else { return askAgain(asker, lease, wantsKeys: nil, at: now, into: &effects) }
             switch leases.renew(lease, now: now) {
+            case .renewed(let ttl, let clearsCheckpoint) where clearsCheckpoint || checkpointedLeases.contains(lease):
+                takeCheckpointBack(lease, ttlSeconds: ttl, asker, at: now)
             case .renewed(let ttl, _):
                 counters.leasesRenewed += 1
                 answerRenewal(lease, ttlSeconds: ttl, asker, into: &effects)
@@ -299,6 +301,13 @@ extension Replica {
 
     /// A lease ended: keepalives that waited for it learn that it is gone.
     func leaseEnded(_ lease: LeaseID, into effects: inout ReplicaEffects) {
+        if !renewalsBehindCheckpoint.isEmpty {
+            renewalsBehindCheckpoint.removeAll { waiting in
+                guard waiting.lease == lease else { return false }
+                answerRenewal(lease, ttlSeconds: 0, waiting.asker, into: &effects)
+                return true
+            }
+        }
         guard !renewalsBehindRevoke.isEmpty else { return }
         renewalsBehindRevoke.removeAll { waiting in
             guard waiting.lease == lease else { return false }
@@ -313,6 +322,10 @@ extension Replica {
         leaseDeadline = nil
         for waiting in renewalsBehindRevoke { askAgain(waiting.asker, waiting.lease, wantsKeys: nil, at: now, into: &effects) }
         renewalsBehindRevoke = []
+        for waiting in renewalsBehindCheckpoint { askAgain(waiting.asker, waiting.lease, wantsKeys: nil, at: now, into: &effects) }
+        renewalsBehindCheckpoint = []
+        checkpointedLeases = []
+        leasesToCheckpoint = []
     }
 
     // MARK: Questions for the leader

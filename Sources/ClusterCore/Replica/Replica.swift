@@ -69,6 +69,13 @@ public final class Replica {
     var leadershipMoves: [LeadershipMove] = []
     /// Keepalives of leases whose revoke is proposed and not applied yet.
     var renewalsBehindRevoke: [(lease: LeaseID, asker: Asker)] = []
+    /// Keepalives of leases whose checkpoint is being taken back.
+    var renewalsBehindCheckpoint: [(lease: LeaseID, ttlSeconds: Int64, asker: Asker)] = []
+    /// Leases whose checkpoint is proposed and not applied yet.
+    var checkpointedLeases: Set<LeaseID> = []
+    /// Leases that this round of checkpoints has still to look at, the next one last.
+    var leasesToCheckpoint: [LeaseID] = []
+    var nextLeaseCheckpoint: Instant = .zero
     /// Wishes to change the membership whose client waits here, oldest first.
     var pendingChanges: [PendingChange] = []
     /// Leader: wishes that wait for their turn, the one that is in the log and not applied yet, and those taken in this term.
@@ -280,6 +287,7 @@ public final class Replica {
         expireRequests(at: now, into: &effects)
         publishOwnAttributes(at: now)
         proposeExpiredLeases(at: now, wall: wall)
+        proposeLeaseCheckpoints(at: now)
         proposeStateCheck(at: now)
         giveToConsensus(at: now, wall: wall, into: &effects)
         // Applying can free consensus to hand out more (unapplied bound), and a read round can let a request go on that waited for its token,
@@ -317,6 +325,7 @@ public final class Replica {
         }
         var deadline = raft.nextDeadline
         if raft.isLeader, let leaseDeadline { deadline = min(deadline, leaseDeadline) }
+        if let leaseCheckpointDeadline { deadline = min(deadline, leaseCheckpointDeadline) }
         if let stateCheckDeadline { deadline = min(deadline, stateCheckDeadline) }
         if let first = proposalDeadlines.first { deadline = min(deadline, first.deadline) }
         if let first = pendingChanges.first { deadline = min(deadline, first.deadline) }

@@ -263,6 +263,9 @@ public struct ReplicaOptions: Sendable {
     public var maxLearners = 1
     /// How often the members compare their states while commands come; zero: never.
     public var stateCheckInterval: TimeSpan = .seconds(1)
+    /// How often a leader looks at leases to write down how much of their time is left; zero: never, so that each election gives every lease its
+    /// whole time again.
+    public var leaseCheckpointInterval: TimeSpan = .seconds(1)
     public var watchProgressInterval: TimeSpan = .seconds(600)
     /// How long a simple token lives since its last use.
     public var authTokenTimeToLive: TimeSpan = .seconds(300)
