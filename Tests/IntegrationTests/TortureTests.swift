@@ -150,7 +150,7 @@ extension Integration.TortureTests {
     @Test func theJudgeSeesEveryLie() async throws {
         let scratch = try Scratch()
         // A seed that does not compact, so that each lie has something to lie about.
-        let seed = try #require((1 as UInt64...).first { Settings(seed: $0).compaction == .none })
+        let seed = try #require((UInt64(1)...).first { Settings(seed: $0).compaction == .none })
         let run = TortureRun(Self.options("run", seed: seed, profile: .none, seconds: 1, in: scratch))
         let outcome = try await run.run()
         #expect(outcome.violations.isEmpty, "\(outcome.violations)")
@@ -184,7 +184,7 @@ extension Integration.TortureTests {
         #expect(text(5) == text(5))
         #expect(text(5) != text(6))
         // Each kind comes in some of them.
-        let kinds = Set((1 as UInt64...40).flatMap { Schedule.draw(seed: $0, milliseconds: 60_000, nodes: 3, profile: .all, engine: .quarterdeck).map(\.fault.kind) })
+        let kinds = Set((UInt64(1)...40).flatMap { Schedule.draw(seed: $0, milliseconds: 60_000, nodes: 3, profile: .all, engine: .quarterdeck).map(\.fault.kind) })
         #expect(kinds == ["kill", "kill-all", "pause", "cut", "cut-one-way", "cut-link", "delay", "slow", "flap", "disk-slow", "disk-stuck", "disk-broken", "disk-full"])
     }
 
