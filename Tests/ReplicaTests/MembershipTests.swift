@@ -133,7 +133,8 @@ extension Answer {
         cluster.run(for: second)
         // Also when asked of the learner.
         let asked = Bool.random(using: &cluster.generator) ? leader : learner
-        let promoted = try #require(try cluster.change(asked, .promote(MemberID(2))).list, "seed \(seed)")
+        let promotion = try cluster.change(asked, .promote(MemberID(2)))
+        let promoted = try #require(promotion.list, "\(promotion) asked of \(asked.id), \(leader.replica!.status().raft.peers), seed \(seed)")
         #expect(promoted.last?.isLearner == false && cluster.isVoter(MemberID(2)))
         #expect(try cluster.change(leader, .promote(MemberID(2))).error == .memberNotLearner)
         // Both survive a restart with the same table. (incident 37)

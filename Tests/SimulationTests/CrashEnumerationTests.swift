@@ -53,6 +53,8 @@ import Testing
         term.writeBigEndian(UInt64(1))
         batch.put(.meta, MetaKey.consistentIndex, big.bytes)
         batch.put(.meta, MetaKey.term, term.bytes)
+        // Makes the directory.
+        _ = try stores.numbers()
         let backend = try stores.open(number)
         try backend.commit(batch)
         try stores.sync()

@@ -198,9 +198,10 @@ extension Replica {
     /// Heard lately and in this term. A new leader's peers count as heard when it is elected, which proves nothing.
     private func hasAnswered(_ peer: PeerStatus) -> Bool { peer.isRecentlyActive && (peer.match > .zero || peer.roundTrip != nil) }
 
-    /// etcd asks for 90 % of the leader's index alone; in a long log that may be far behind, and a dead learner counts as ready.
+    /// etcd asks for 90 % of the leader's index alone; in a long log that may be far behind, and a dead learner counts as ready. A quiet one may
+    /// still be probed though it has everything.
     private func isCaughtUp(_ id: MemberID, _ status: RaftStatus) -> Bool {
-        guard let peer = status.peers.first(where: { $0.id == id }), hasAnswered(peer), peer.phase == .replicate else { return false }
+        guard let peer = status.peers.first(where: { $0.id == id }), hasAnswered(peer), peer.phase != .snapshot else { return false }
         let last = status.last.index.rawValue
         return last - min(last, peer.match.rawValue) <= Replica.maxPromotionLag && Double(peer.match.rawValue) >= Double(last) * 0.9
     }
