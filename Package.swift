@@ -61,7 +61,7 @@ let package = Package(
         .systemLibrary(name: "CLMDB", path: "Sources/ClusterCore/CLMDB", pkgConfig: "lmdb", providers: [.apt(["liblmdb-dev"])]),
         .systemLibrary(name: "CNghttp2", path: "Sources/ClusterCore/CNghttp2", pkgConfig: "libnghttp2", providers: [.apt(["libnghttp2-dev"])]),
         core("PosixDisk", ["Base", "Log"]),
-        core("LMDBBackend", ["Base", "Store", "CLMDB"]),
+        core("LMDBBackend", ["Base", "Store", "CLMDB", "CISAL"]),
         core("Wire", ["Base", .product(name: "SwiftProtobuf", package: "swift-protobuf")]),
         core("GRPC", ["Base", "CNghttp2"]),
         core("Server", [
@@ -92,7 +92,7 @@ let package = Package(
         tests("LogTests", ["Base", "Raft", "Log", "PosixDisk"]),
         tests("LMDBBackendTests", ["Base", "Store", "LMDBBackend"]),
         tests("StoreTests", ["Base", "Store"]),
-        tests("ReplicaTests", ["Base", "Raft", "Store", "Replica"]),
+        tests("ReplicaTests", ["Base", "Raft", "Log", "Store", "Replica"]),
         tests("GRPCTests", ["Base", "GRPC", "Wire", "CNghttp2"]),
         tests("ClientTests", ["quarterdeck", "Base", "GRPC", "Wire", "Client"] + nio),
         tests("ServerTests", ["Base", "Raft", "Store", "Replica", "GRPC", "Wire", "Server", .product(name: "Logging", package: "swift-log")] + nio),

@@ -84,10 +84,12 @@ public final class Node: @unchecked Sendable {
         let dataDirectory = configuration.effectiveDataDirectory
         let lock: DirectoryLock
         do { lock = try DirectoryLock(directory: dataDirectory) } catch { throw NodeError.dataDirectory("\(error)") }
+        let failed = NIOLockedValueBox<(@Sendable (String) -> Void)?>(nil)
+        let fail: @Sendable (String) -> Void = { reason in failed.withLockedValue { $0 }?(reason) }
         // Loading takes as long as the store is large, and as long as the disk is stuck: neither on a loop nor on a thread that others wait for.
         let mapSize = LMDBBackend.mapSizeBytes(quotaBytes: Int(min(options.effectiveQuotaBytes, 1 << 40)))
         let stores = LMDBStoreFiles(directory: LMDBStoreFiles.directory(in: dataDirectory), disk: environment.disk, mapSizeBytes: mapSize,
-                                    wrapBackend: environment.wrapBackend)
+                                    damageMet: { fail("\($0.message)") }, wrapBackend: environment.wrapBackend)
         let opened = try await onOwnThread("\(configuration.name)-start") {
             let files = MemberFiles(dataDirectory: dataDirectory, disk: environment.disk, stores: stores)
             do throws(MemberFiles.Fault) {
@@ -120,8 +122,6 @@ public final class Node: @unchecked Sendable {
             now: clock.now()))
         let driver = ReplicaDriver(identity: identity, replica: replica.value, backend: backend, loop: loop, clock: clock, metrics: metrics, logger: logger,
                                    life: generator.next() | 1)
-        let failed = NIOLockedValueBox<(@Sendable (String) -> Void)?>(nil)
-        let fail: @Sendable (String) -> Void = { reason in failed.withLockedValue { $0 }?(reason) }
         let backendThread = BackendThread(name: "\(configuration.name)-store", clock: clock, metrics: metrics,
                                           committed: { driver.post(.backendCommitted($0, $1)) }, failed: { fail("the store stopped: \($0)") })
         let disk = environment.disk

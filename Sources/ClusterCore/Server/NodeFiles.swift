@@ -9,6 +9,8 @@ struct LMDBStoreFiles: StoreFiles, Sendable {
     let directory: String
     let disk: any Disk
     let mapSizeBytes: Int
+    /// Told when a read of one of them meets damage.
+    var damageMet: @Sendable (BackendError) -> Void = { _ in }
     var wrapBackend: @Sendable (any Backend) -> any Backend = { $0 }
 
     static func directory(in dataDirectory: String) -> String { dataDirectory + "/member/store" }
@@ -28,7 +30,11 @@ struct LMDBStoreFiles: StoreFiles, Sendable {
         return try disk.list(directory).compactMap(LMDBStoreFiles.number)
     }
 
-    func open(_ number: UInt64) throws -> any Backend { wrapBackend(try LMDBBackend(path: path(number), mapSizeBytes: mapSizeBytes)) }
+    func open(_ number: UInt64) throws -> any Backend { wrapBackend(try LMDBBackend(path: path(number), mapSizeBytes: mapSizeBytes, damageMet: damageMet)) }
+
+    func openForReading(_ number: UInt64) throws -> any Backend {
+        try LMDBBackend(path: path(number), mapSizeBytes: mapSizeBytes, isReadOnly: true)
+    }
 
     func remove(_ number: UInt64) {
         try? disk.remove(path(number))
