@@ -59,8 +59,8 @@ private func everything(_ backend: LMDBBackend) throws -> [Table: [[[UInt8]]]] {
         let whole = read(scratch.path)
         var found = 0
         var unnoticed = 0
-        for at in stride(from: isReadOnly ? 3 : 0, to: whole.count, by: 7) {
-            poke(scratch.path, at, whole[at] ^ 1 << UInt8(at / 7 % 8))
+        for at in stride(from: isReadOnly ? 3 : 0, to: whole.count, by: 11) {
+            poke(scratch.path, at, whole[at] ^ 1 << UInt8(at / 11 % 8))
             do {
                 let backend = try LMDBBackend(path: scratch.path, mapSizeBytes: 1 << 28, isReadOnly: isReadOnly)
                 let all = try everything(backend)
@@ -74,7 +74,7 @@ private func everything(_ backend: LMDBBackend) throws -> [Table: [[[UInt8]]]] {
         }
         #expect(read(scratch.path) == whole, "opening and reading a file changes nothing in it")
         // What goes unnoticed lies in pages that are free or in the unused middle of a page.
-        #expect(found > unnoticed / 2 && found > 500, "\(found) found, \(unnoticed) unnoticed")
+        #expect(found > 2000, "\(found) found, \(unnoticed) unnoticed")
     }
 
     @Test func everyByteOfARecordCounts() throws {

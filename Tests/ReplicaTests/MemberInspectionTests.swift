@@ -184,7 +184,36 @@ private func big(_ number: UInt64) -> [UInt8] { (0..<8).map { UInt8(truncatingIf
         member.stores.backends[2] = member.stores.backends[1]
         let found = try member.files.inspect()
         #expect(found.isSound && found.remarks.count == 2 && found.remarks.contains { $0.contains("incomplete copy") })
-        #expect(found.remarks.contains { $0.contains("superseded") })
+        #expect(found.remarks.contains { $0.contains("another store") })
+    }
+
+    /// As the next start: a snapshot's copy that the log has overtaken does not count.
+    @Test func theStoreThatIsFurthestCounts() throws {
+        let member = try StoppedMember()
+        let behind = MemoryBackend(copying: member.stores.backends[1]!)
+        var batch = BackendBatch()
+        batch.put(.meta, MetaKey.consistentIndex, big(3))
+        try behind.commit(batch)
+        member.stores.backends[2] = behind
+        let found = try member.files.inspect()
+        #expect(found.isSound && found.applied == member.applied, "\(found.problems)")
+    }
+
+    @Test func whoHasNotJoinedAndWhoWasRemovedAreNotDamaged() throws {
+        var member = try StoppedMember()
+        let own = try #require(try member.files.inspect().identity?.member)
+        try member.change { batch in
+            batch.delete(.members, Membership.key(of: own))
+            batch.put(.membersRemoved, Membership.key(of: own), Membership.removedMark)
+        }
+        #expect(try member.files.inspect().remarks.contains { $0.contains("was removed from its cluster") })
+        #expect(try member.files.inspect().isSound)
+        member = try StoppedMember()
+        for segment in try member.segments { try member.disk.remove(segment) }
+        member.stores.backends[1] = MemoryBackend()
+        try member.stores.backends[1]!.commit(ReplicaState.join([Member(id: MemberID(9), peerURLs: ["http://there"])]))
+        let found = try member.files.inspect()
+        #expect(found.isSound && found.remarks == ["this member has not joined its cluster yet"], "\(found.problems) \(found.remarks)")
     }
 
     @Test func whatIsNoMembersDirectoryIsRefused() throws {

@@ -117,49 +117,62 @@ extension MemberFiles {
         var hasStateHash: Bool
     }
 
-    /// The store that the next start would take, and whether older ones are still there.
+    /// The store that the next start would take (`findStore` in the opening), and whether it superseded an older one.
     private func inspectStores(hasLog: Bool, into found: inout MemberInspection, _ progress: (Double) -> Void) throws -> (Loaded?, followsSnapshot: Bool) {
-        let numbers = try disk.exists(dataDirectory + "/member/store") ? try stores.numbers().sorted(by: >) : []
-        var loaded: Loaded?
+        var candidates: [(number: UInt64, backend: any Backend, reader: any BackendReader, position: SnapshotMetadata)] = []
         var isBroken = false
-        var older = 0
-        for number in numbers {
+        for number in try disk.exists(dataDirectory + "/member/store") ? try stores.numbers().sorted(by: >) : [] {
             let place = "store \(number)"
-            if loaded != nil || isBroken {
-                older += 1
-                continue
-            }
             do {
                 let backend = try stores.openForReading(number)
                 let reader = try backend.makeReader()
-                defer { reader.release() }
-                guard let position = try ReplicaState.position(in: reader) else {
+                if let position = try ReplicaState.position(in: reader) {
+                    candidates.append((number, backend, reader, position))
+                } else {
                     found.remarks.append("\(place) is an incomplete copy, as an interrupted snapshot leaves it: the next start removes it")
+                }
+            } catch {
+                guard candidates.isEmpty else {
+                    found.remarks.append("\(place) cannot be read, but is not needed: the next start removes it")
                     continue
                 }
-                loaded = try inspectStore(reader, position, place, records: backend.size.usedBytes, into: &found, progress)
-                if loaded == nil { isBroken = true }
-            } catch let error as BackendError where error.isDamage {
-                found.problems.append(.init(place: place, text: error.message))
                 isBroken = true
-            } catch let error as BackendError {
-                found.problems.append(.init(place: place, text: error.description))
-                isBroken = true
-            } catch let error as ReplicaState.LoadError {
-                found.problems.append(.init(place: place, text: error.description))
-                isBroken = true
+                found.problems.append(.init(place: place, text: MemberFiles.text(error)))
             }
         }
-        if older > 0 { found.remarks.append("\(older) older \(older == 1 ? "store was" : "stores were") superseded by a snapshot: the next start removes them") }
-        if loaded == nil, !isBroken, hasLog { found.problems.append(.init(place: dataDirectory + "/member/store", text: "there is a log but no store")) }
+        progress(0)
+        var best = 0
+        for at in candidates.indices where candidates[at].position.position.index > candidates[best].position.position.index { best = at }
+        let others = candidates.indices.filter { $0 != best }.map { candidates[$0].number }
+        if !others.isEmpty { found.remarks.append("\(others.count == 1 ? "another store is" : "\(others.count) other stores are") left from a snapshot: the next start removes what is not needed") }
+        guard !isBroken, candidates.indices.contains(best) else {
+            if !isBroken, hasLog { found.problems.append(.init(place: dataDirectory + "/member/store", text: "there is a log but no store")) }
+            progress(1)
+            return (nil, false)
+        }
+        let (number, backend, reader, position) = candidates[best]
+        var loaded: Loaded?
+        do {
+            loaded = try inspectStore(reader, position, "store \(number)", usedBytes: backend.size.usedBytes, into: &found, progress)
+        } catch {
+            found.problems.append(.init(place: "store \(number)", text: MemberFiles.text(error)))
+        }
         progress(1)
-        return (loaded, older > 0)
+        return (loaded, others.contains { $0 < number })
     }
 
-    private func inspectStore(_ reader: any BackendReader, _ position: SnapshotMetadata, _ place: String, records: Int64, into found: inout MemberInspection,
+    /// Without the remedy, which is said once.
+    private static func text(_ error: any Error) -> String {
+        if let error = error as? BackendError, error.isDamage {
+            return error.message.split(separator: ";").first.map(String.init) ?? error.message
+        }
+        return "\(error)"
+    }
+
+    private func inspectStore(_ reader: any BackendReader, _ position: SnapshotMetadata, _ place: String, usedBytes: Int64, into found: inout MemberInspection,
                               _ progress: (Double) -> Void) throws -> Loaded? {
         // Records are not counted in advance; a guess from the file's size is good enough for a progress line.
-        let expected = max(1, Double(records) / 300)
+        let expected = max(1, Double(usedBytes) / 300)
         let inspection = try StoreInspection.run(reader) { progress(min(0.9, Double($0) / expected)) }
         found.store = inspection
         for problem in inspection.problems { found.problems.append(.init(place: place, text: problem)) }
@@ -192,16 +205,24 @@ extension MemberFiles {
         if (state.applied.index == .zero) != (state.applied.term == .zero) {
             problem("table meta: applied entry \(state.applied.index.rawValue) of term \(state.applied.term.rawValue)")
         }
-        let configured = state.configuration.everyone
+        if let identity = found.identity, state.membership.isRemoved(identity.member) {
+            return found.remarks.append("this member was removed from its cluster and cannot come back: its data is of no use any more")
+        }
         let members = state.membership.members
+        if state.applied == .zero, members.isEmpty, state.configuration.everyone.isEmpty {
+            return found.remarks.append("this member has not joined its cluster yet")
+        }
+        // Who leaves, or comes, belongs to one of the two for a while.
+        guard !state.configuration.isJoint else { return }
+        let configured = state.configuration.everyone
         for member in members where !configured.contains(member.id) { problem("member \(member.id) is in the list of members but has no part in the consensus") }
         for id in configured {
             guard let member = members.first(where: { $0.id == id }) else {
                 problem("member \(id) takes part in the consensus but is not in the list of members")
                 continue
             }
-            let learns = state.configuration.learners.contains(id) || state.configuration.nextLearners.contains(id)
-            if member.isLearner != learns, !state.configuration.isJoint {
+            let learns = state.configuration.learners.contains(id)
+            if member.isLearner != learns {
                 problem("member \(id) is a \(member.isLearner ? "learner" : "voter") in the list of members and a \(learns ? "learner" : "voter") in the consensus")
             }
         }

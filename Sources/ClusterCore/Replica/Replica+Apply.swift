@@ -11,12 +11,14 @@ extension Replica {
         for effect in batch {
             switch effect {
             case .persist(let write): effects.persist.append(write)
+            // A removed member has said its last word: what consensus still wants to say is of its former life.
+            case .send where isRemoved: break
             case .send(let message): effects.messages.append(PeerMessage(from: id, to: message.to, body: .raft(message)))
             case .apply(let entries): apply(entries, at: now, wall: wall, into: &effects)
             case .readReady(let read, let index): readReady(read, index: index)
             case .readRefused(let read, _): readRefused(read)
             case .proposalRefused(let payloads, let reason): proposalsRefused(payloads, reason, into: &effects)
-            case .configurationRefused: break  // the API that proposes them does not exist yet
+            case .configurationRefused(_, let reason): changeNotTaken(reason, into: &effects)
             case .sendSnapshot(let peer): effects.snapshots.append(peer)
             case .note(let note): take(note, at: now, into: &effects)
             }
@@ -34,7 +36,12 @@ extension Replica {
             }
         case .roleChanged(let role, _, _):
             // The lease clock is the leader's alone; it starts when the first entry of its term is applied.
-            if role != .leader { leadershipLost(at: now, into: &effects) }
+            if role != .leader {
+                leadershipLost(at: now, into: &effects)
+                dropQueuedChanges()
+            } else {
+                leadsSince = now
+            }
             proposedCheck = .zero
         case .transferAborted(let target):
             leadershipMoves.removeAll { move in
@@ -68,8 +75,9 @@ extension Replica {
                 stateHash.fold(entry.index.rawValue, entry.term.rawValue, UInt64(entry.kind.rawValue), UInt64(entry.payload.count))
                 stateHash.fold(entry.payload)
                 noteUnchecked(at: now)
-                appliedConfiguration = appliedConfiguration.applying(entryPayload: entry.payload)
-                effects.notes.append(.membershipChanged(membership))
+                do throws(DecodingFault) {
+                    try applyConfiguration(entry, at: now, into: &effects)
+                } catch { return halt(entry.index, "\(error)", into: &effects) }
             case .command:
                 counters.proposalsApplied += 1
                 // Returned, not thrown: a typed throw through this closure crashes the 6.3 compiler.
@@ -162,11 +170,15 @@ extension Replica {
         return writer.bytes
     }
 
+    /// For the planted divergence: seldom enough that it hides for a while.
+    private var entryIsRare: Bool { applied.index.rawValue % 16 == 0 }
+
     private func deleteRange(_ body: inout ByteReader) throws(ApplyFailure) -> [UInt8] {
         let request: DeleteRangeRequest
         do { request = try DeleteRangeRequest.decode(&body) } catch { throw .undecodable(error) }
         try checkAlarms(needsSpace: false)
         counters.deletes += 1
+        if planted(.differsByMember), id.rawValue & 2 != 0, entryIsRare { return [] }
         let result = try refusing { () throws(ServiceError) in try store.deleteRange(request, reader: reader) }
         var writer = ByteWriter(capacity: 40)
         result.encode(header: header(), into: &writer)
@@ -279,7 +291,7 @@ extension Replica {
     private func leaseExpire(_ body: inout ByteReader, entryTerm: Term, into effects: inout ReplicaEffects) throws(ApplyFailure) -> [UInt8] {
         let expiry: LeaseExpiry
         do { expiry = try LeaseExpiry.decode(&body) } catch { throw .undecodable(error) }
-        guard expiry.term == entryTerm, leases.contains(expiry.lease) else { return [] }
+        guard expiry.term == entryTerm || planted(.expiresLeasesOfOtherTerms), leases.contains(expiry.lease) else { return [] }
         let keys = endLease(expiry.lease, into: &effects)
         counters.leasesExpired += 1
         effects.notes.append(.leaseExpired(expiry.lease, keys: keys))
@@ -288,7 +300,7 @@ extension Replica {
 
     private func endLease(_ lease: LeaseID, into effects: inout ReplicaEffects) -> Int {
         let keys = (try? leases.revoke(lease)) ?? []
-        if !keys.isEmpty { store.deleteKeys(keys) }
+        if !keys.isEmpty { store.deleteKeys(planted(.leavesAKeyOfAnEndedLease) ? Array(keys.dropLast()) : keys) }
         stateHash.fold(UInt64(bitPattern: lease.rawValue), UInt64(keys.count))
         LeaseRecord.addRemoval(of: lease, to: &smallChanges)
         leaseEnded(lease, into: &effects)
@@ -362,7 +374,7 @@ extension Replica {
         if let member = membership.setAttributes(attributes) {
             // The entry's own words: what members were founded with may be spelt differently on each.
             stateHash.fold(attributes.encoded())
-            smallChanges.put(.members, Array(member.id.description.utf8), member.json())
+            smallChanges.put(.members, Membership.key(of: member.id), member.json())
             effects.notes.append(.membershipChanged(membership))
         }
         return []

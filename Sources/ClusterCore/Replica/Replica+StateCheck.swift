@@ -8,9 +8,12 @@ extension Replica {
     /// When the next check is due; nil while nothing asks for one.
     var stateCheckDeadline: Instant? {
         guard options.stateCheckInterval > .zero, raft.isLeader, leases.isPrimary, let uncheckedSince, lastUnchecked > proposedCheck,
-              raft.configuration.everyone.count > 1 else { return nil }
+              !raft.configuration.isAlone else { return nil }
         return uncheckedSince + options.stateCheckInterval
     }
+
+    /// The state's hash behind an earlier entry; nil when it lies too far back, or before what this process applied. For the simulator.
+    public func stateHash(at index: LogIndex) -> StateHash? { comparison.hash(at: index) }
 
     /// Leader only. A cluster in which nothing happens writes no checks.
     func proposeStateCheck(at now: Instant) {

@@ -13,6 +13,8 @@ public struct ReplicaState {
     public var applied: LogPosition
     /// Of everything applied so far.
     public var stateHash: StateHash
+    /// Whom a member that joins was told of, until it has found itself in the table.
+    public var contacts: [Member] = []
 
     public enum LoadError: Error, Sendable, CustomStringConvertible {
         case store(StoreLoadError)
@@ -31,6 +33,8 @@ public struct ReplicaState {
     private static let appliedIndexKey = Array("consistent_index".utf8)
     private static let appliedTermKey = Array("term".utf8)
     private static let configurationKey = Array("confState".utf8)
+    /// Ours, and gone once the member has joined.
+    static let contactsKey = Array("quarterdeck_contacts".utf8)
 
     /// The facts that every commit carries, so that data and applied index are never apart. (etcd 3.5.0's incident)
     static func writeMeta(applied: LogPosition, configuration: Configuration, stateHash: StateHash, into batch: inout BackendBatch) {
@@ -50,10 +54,26 @@ public struct ReplicaState {
     public static func bootstrap(_ members: [Member]) -> BackendBatch {
         var batch = BackendBatch()
         for member in members.sorted(by: { $0.id < $1.id }) {
-            batch.put(.members, Array(member.id.description.utf8), member.json())
+            batch.put(.members, Membership.key(of: member.id), member.json())
         }
         writeMeta(applied: .zero, configuration: Configuration(voters: members.filter { !$0.isLearner }.map(\.id),
                                                                learners: members.filter(\.isLearner).map(\.id)), stateHash: .initial, into: &batch)
+        return batch
+    }
+
+    /// The first commit of a member that joins a cluster: it knows nothing but whom to talk to. Its tables come with the log, which
+    /// says from its first entry on who the members are, or with a snapshot; so they equal everyone else's at the same index.
+    public static func join(_ contacts: [Member]) -> BackendBatch {
+        var batch = BackendBatch()
+        var text = JSONText()
+        text.raw("[")
+        for (i, contact) in contacts.enumerated() {
+            if i > 0 { text.raw(",") }
+            text.bytes.append(contentsOf: contact.json())
+        }
+        text.raw("]")
+        batch.put(.meta, contactsKey, text.bytes)
+        writeMeta(applied: .zero, configuration: Configuration(voters: []), stateHash: .initial, into: &batch)
         return batch
     }
 
@@ -90,6 +110,8 @@ public struct ReplicaState {
             if leases.contains(lease) { leases.attach(key, to: lease) }
         }
         var members: [Member] = []
+        var removed: [MemberID] = []
+        var contacts: [Member] = []
         var alarms: [Alarm] = []
         var fault: LoadError?
         do {
@@ -97,14 +119,25 @@ public struct ReplicaState {
                 do { members.append(try Member.decode(json: [UInt8](value))) } catch { fault = .corrupt(.members, "\(error)") }
                 return fault == nil
             }
+            try reader.scan(.membersRemoved, from: []) { key, _ in
+                guard let id = UInt64(String(decoding: key, as: UTF8.self), radix: 16) else {
+                    fault = .corrupt(.membersRemoved, "a key that is no member id")
+                    return false
+                }
+                removed.append(MemberID(id))
+                return true
+            }
+            if let raw = try reader.get(.meta, contactsKey, { [UInt8]($0) }) {
+                do { contacts = try Member.decodeList(json: raw) } catch { fault = .corrupt(.meta, "contacts: \(error)") }
+            }
             try reader.scan(.alarm, from: []) { key, _ in
                 do { alarms.append(try Alarm.decode(key: key)) } catch { fault = .corrupt(.alarm, "\(error)") }
                 return fault == nil
             }
         } catch { throw .backend(error) }
         if let fault { throw fault }
-        return ReplicaState(store: store, leases: leases, membership: Membership(members: members), alarms: alarms.sorted(),
-                            configuration: position.configuration, applied: position.position, stateHash: stateHash)
+        return ReplicaState(store: store, leases: leases, membership: Membership(members: members, removed: removed), alarms: alarms.sorted(),
+                            configuration: position.configuration, applied: position.position, stateHash: stateHash, contacts: contacts)
     }
 
     private static func bigEndian(_ raw: UnsafeRawBufferPointer) -> UInt64 {

@@ -18,8 +18,7 @@ public enum DataDirectoryCheck {
             guard try disk.exists(directory) else { throw Refusal(description: "\(directory) does not exist") }
             let lock = try DirectoryLock(directory: directory, leavesNoTrace: true)
             defer { withExtendedLifetime(lock) {} }
-            let stores = LMDBStoreFiles(directory: LMDBStoreFiles.directory(in: directory), disk: disk,
-                                        mapSizeBytes: LMDBBackend.mapSizeBytes(quotaBytes: 2 << 30))
+            let stores = StoreDirectory.lmdb(in: directory, disk: disk, mapSizeBytes: LMDBBackend.mapSizeBytes(quotaBytes: 2 << 30))
             return try MemberFiles(dataDirectory: directory, disk: disk, stores: stores).inspect(progress: progress)
         } catch let refusal as Refusal {
             throw refusal
