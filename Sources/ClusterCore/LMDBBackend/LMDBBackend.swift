@@ -106,7 +106,9 @@ public final class LMDBBackend: Backend, @unchecked Sendable {
             for table in Table.allCases {
                 var database: MDB_dbi = 0
                 let status = mdb_dbi_open(transaction, table.name, isNew ? UInt32(MDB_CREATE) : 0, &database)
-                if status == MDB_NOTFOUND { throw BackendError.damaged(path, "table \(table.name) is missing") }
+                if status == MDB_NOTFOUND || status == MDB_INCOMPATIBLE {
+                    throw BackendError.damaged(path, "table \(table.name) is \(status == MDB_NOTFOUND ? "missing" : "no table")")
+                }
                 try check(status, "open table \(table.name) of \(path)")
                 opened.append(database)
             }
