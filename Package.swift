@@ -9,7 +9,7 @@ func core(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
 /// Files that live beside the code for people, not for the compiler.
 func excluded(_ target: String) -> [String] {
     switch target {
-    case "Raft", "Log", "Store", "Replica", "GRPC": ["DESIGN.md"]
+    case "Raft", "Log", "Store", "Auth", "Replica", "GRPC", "BoltFile": ["DESIGN.md"]
     case "Server": ["DESIGN.md", "API/DESIGN.md"]
     case "Wire": ["Protos", "regenerate.sh"]
     default: []
@@ -54,10 +54,13 @@ let package = Package(
         core("Raft", ["Base", .product(name: "DequeModule", package: "swift-collections")]),
         core("Log", ["Base", "Raft", "CISAL"]),
         core("Store", ["Base", "CISAL", .product(name: "DequeModule", package: "swift-collections")]),
-        core("Replica", ["Base", "Raft", "Log", "Store", .product(name: "DequeModule", package: "swift-collections")]),
+        core("BoltFile", ["Base"]),
+        core("Auth", ["Base"]),
+        core("Replica", ["Base", "Raft", "Log", "Store", "Auth", .product(name: "DequeModule", package: "swift-collections")]),
 
         // MARK: ClusterCore: the outside
         .systemLibrary(name: "CISAL", path: "Sources/ClusterCore/CISAL", pkgConfig: "libisal", providers: [.apt(["libisal-dev"])]),
+        .systemLibrary(name: "CCrypt", path: "Sources/ClusterCore/CCrypt", pkgConfig: "libcrypt", providers: [.apt(["libcrypt-dev"]), .brew(["libxcrypt"])]),
         .systemLibrary(name: "CLMDB", path: "Sources/ClusterCore/CLMDB", pkgConfig: "lmdb", providers: [.apt(["liblmdb-dev"])]),
         .systemLibrary(name: "CNghttp2", path: "Sources/ClusterCore/CNghttp2", pkgConfig: "libnghttp2", providers: [.apt(["libnghttp2-dev"])]),
         core("PosixDisk", ["Base", "Log"]),
@@ -65,8 +68,9 @@ let package = Package(
         core("Wire", ["Base", .product(name: "SwiftProtobuf", package: "swift-protobuf")]),
         core("GRPC", ["Base", "CNghttp2"]),
         core("Server", [
-            "Base", "Raft", "Log", "Store", "Replica", "Wire", "GRPC", "PosixDisk", "LMDBBackend",
+            "Base", "Raft", "Log", "Store", "Auth", "BoltFile", "Replica", "Wire", "GRPC", "PosixDisk", "LMDBBackend", "CCrypt",
             .product(name: "Logging", package: "swift-log"), .product(name: "Crypto", package: "swift-crypto"),
+            .product(name: "CryptoExtras", package: "swift-crypto"),
             .product(name: "NIOHTTP1", package: "swift-nio"),
         ] + nio),
 
@@ -89,19 +93,27 @@ let package = Package(
                                                .product(name: "ArgumentParser", package: "swift-argument-parser")],
                 path: "Tests/Simulation", swiftSettings: [.define("PLANTED_FAULTS", .when(traits: ["PlantedFaults"]))]),
         .executableTarget(name: "simulate", dependencies: ["Simulation"], path: "Tests/Simulate"),
+        // Real processes under load and faults, and what their clients saw: a program, and the library of its test.
+        .executableTarget(name: "torture", dependencies: [
+            "Base", "CNcurses", "Client", "Server", "Simulation", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            .product(name: "DequeModule", package: "swift-collections"), .product(name: "Logging", package: "swift-log"),
+        ] + nio, path: "Tests/Torture"),
         tests("SimulationTests", ["Base", "Raft", "Log", "Store", "Replica", "Simulation"]),
         tests("RaftTests", ["Base", "Raft"]),
         tests("LogTests", ["Base", "Raft", "Log", "PosixDisk"]),
         tests("LMDBBackendTests", ["Base", "Store", "LMDBBackend"]),
         tests("StoreTests", ["Base", "Store"]),
-        tests("ReplicaTests", ["Base", "Raft", "Log", "Store", "Replica"]),
+        tests("BoltFileTests", ["Base", "BoltFile"]),
+        tests("AuthTests", ["Base", "Auth"]),
+        tests("ReplicaTests", ["Base", "Raft", "Log", "Store", "Auth", "Replica"]),
         tests("GRPCTests", ["Base", "GRPC", "Wire", "CNghttp2"]),
         tests("ClientTests", ["quarterdeck", "Base", "GRPC", "Wire", "Client"] + nio),
-        tests("ServerTests", ["Base", "Raft", "Store", "Replica", "GRPC", "Wire", "Server", .product(name: "Logging", package: "swift-log")] + nio),
+        tests("ServerTests", ["Base", "Raft", "Store", "Auth", "Replica", "GRPC", "Wire", "Server", .product(name: "Logging", package: "swift-log"),
+                              .product(name: "Crypto", package: "swift-crypto"), .product(name: "CryptoExtras", package: "swift-crypto")] + nio),
         tests("UITests", ["UI"], exclude: ["Goldens"]), // read from the source folder
         tests("TerminalTests", ["quarterdeck", "UI", "CNcurses", "Server"]),
         // Real processes: the program itself beside the test bundle, etcd and etcdctl.
-        tests("IntegrationTests", ["quarterdeck", "Base", "Client", "Server", "UI"] + nio),
+        tests("IntegrationTests", ["quarterdeck", "torture", "Base", "Client", "Server", "Simulation", "UI"] + nio),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -290,6 +290,9 @@ final class Watcher: @unchecked Sendable {
         } else {
             // A server may only send what was asked for; a repeated event would break the promise made to the reader.
             if let first = events.first, first.kv.modRevision < nextRevision {
+                core.configuration.logger.warning("watch told of a revision again", metadata: [
+                    "revision": "\(first.kv.modRevision.rawValue)", "expected": "\(nextRevision.rawValue)", "endpoint": "\(call?.endpoint?.text ?? "")",
+                ])
                 events.removeAll { $0.kv.modRevision < nextRevision }
                 if events.isEmpty { return }
             }

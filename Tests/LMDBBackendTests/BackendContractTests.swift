@@ -311,3 +311,40 @@ extension BackendReader {
         }
     }
 }
+
+/// What a power cut may leave of a file that was just being created.
+@Suite struct StillbornFiles {
+    let scratch = ScratchFile()
+
+    private func leave(_ bytes: [UInt8]) throws {
+        let file = try #require(fopen(scratch.path, "w"))
+        defer { fclose(file) }
+        #expect(fwrite(bytes, 1, bytes.count, file) == bytes.count)
+    }
+
+    @Test(arguments: [0, 512, 4096, 8192]) func fileThatNeverHadACommitCountsAsMissing(size: Int) throws {
+        try leave([UInt8](repeating: 0, count: size))
+        let backend = try LMDBBackend(path: scratch.path, mapSizeBytes: 1 << 30)
+        #expect(try backend.makeReader().pairs(.meta).isEmpty)
+        var batch = BackendBatch()
+        batch.put(.meta, bytes("a"), bytes("1"))
+        try backend.commit(batch)
+        #expect(try backend.makeReader().value(.meta, "a") == "1")
+    }
+
+    /// The first of the two pages arrived.
+    @Test func halfOfTheFirstPagesCountsAsMissing() throws {
+        do { _ = try LMDBBackend(path: scratch.path, mapSizeBytes: 1 << 30) }
+        #expect(truncate(scratch.path, 4096) == 0)
+        let backend = try LMDBBackend(path: scratch.path, mapSizeBytes: 1 << 30)
+        #expect(try backend.makeReader().pairs(.meta).isEmpty)
+    }
+
+    /// A file that is longer held something once: never removed.
+    @Test func damagedFileIsRefusedAndKept() throws {
+        try leave([UInt8](repeating: 0, count: 64 << 10))
+        #expect(throws: BackendError.self) { _ = try LMDBBackend(path: scratch.path, mapSizeBytes: 1 << 30) }
+        var status = stat()
+        #expect(stat(scratch.path, &status) == 0 && status.st_size == 64 << 10)
+    }
+}

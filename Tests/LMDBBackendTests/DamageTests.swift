@@ -151,7 +151,7 @@ private func everything(_ backend: LMDBBackend) throws -> [Table: [[[UInt8]]]] {
     }
 
     @Test func whatIsNoStoreIsRefused() throws {
-        for content in ["x", String(repeating: "no database at all ", count: 1000)] {
+        for content in [String(repeating: "no database at all ", count: 1000), String(repeating: "\u{1}", count: 8193)] {
             unlink(scratch.path)
             let descriptor = open(scratch.path, O_WRONLY | O_CREAT, 0o600)
             _ = content.withCString { write(descriptor, $0, content.utf8.count) }

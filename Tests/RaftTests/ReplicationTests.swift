@@ -368,6 +368,28 @@ import Testing
         for single in bench.members { #expect(single.applied.filter { $0.kind == .command }.map(\.payload) == [[1], [2]]) }
     }
 
+    /// etcd #16220: a member came back with older data. It is brought up again, and the leader says that it saw it.
+    @Test func aMemberWithAnOlderDiskIsBroughtUpAgain() {
+        let single = Single()
+        single.lead()
+        single.step(.propose(payloads: payloads(20)))
+        single.sync()
+        let all = single.core.lastIndex
+        for peer in [UInt64(2), 3] { single.receive(.appendAccepted(match: all), from: peer, term: 1) }
+        single.step(.peerUnreachable(member(2)))
+        single.wait(beat * 2)
+        single.step(.timer)
+        let probes = single.receive(.heartbeatReply(round: .none), from: 2, term: 1).sent(to: 2).appends
+        #expect(probes.last?.previous.index == all)
+        let effects = single.receive(.appendRejected(rejected: all, hint: position(5, 1)), from: 2, term: 1)
+        #expect(effects.notes.contains(.peerForgot(member(2), acknowledged: all, has: index(5))))
+        #expect(effects.sent(to: 2).appends.first?.previous == position(5, 1))
+        // What was committed stays so.
+        #expect(single.core.status(includingPeers: true).commit == all)
+        single.receive(.appendAccepted(match: all), from: 2, term: 1)
+        #expect(single.core.status(includingPeers: true).peers.first { $0.id == member(2) }?.match == all)
+    }
+
     @Test func withoutForwardingAFollowerRefuses() {
         var options = benchOptions()
         options.forwardsProposals = false

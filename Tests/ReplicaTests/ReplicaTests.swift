@@ -180,6 +180,25 @@ private func elected(_ count: Int, seed: UInt64, configure: (inout ReplicaOption
     #expect(cluster.value("k199", in: follower.grants[read]!) != nil)
 }
 
+@Test func aDurableReadFindsInTheBackendWhatWasAppliedBefore() throws {
+    let (cluster, leader) = try elected(1, seed: 8)
+    cluster.run(for: second)
+    let put = cluster.put(leader.id, "k", "v")
+    try #require(cluster.run(for: second) { leader.answers[put]?.isSuccess == true })
+    let applied = leader.replica!.applied.index
+    func written() throws -> LogIndex { try ReplicaState.position(in: try leader.backend.makeReader())!.position.index }
+    #expect(try written() < applied, "the backend follows later, or the test says nothing")
+    let asked = cluster.now
+    let read = cluster.ask(leader.id, .durableRead)
+    try #require(cluster.run(for: second) { leader.grants[read] != nil })
+    #expect(try written() >= applied)
+    #expect(cluster.now - asked < .milliseconds(100), "it waited for the interval of commits")
+    // With nothing to write it is answered at once.
+    cluster.run(for: second)
+    let again = cluster.ask(leader.id, .durableRead)
+    try #require(cluster.run(for: .milliseconds(1)) { leader.grants[again] != nil })
+}
+
 @Test func aLeaseExpiresAfterItsTimeAndTakesItsKeys() throws {
     let (cluster, leader) = try elected(3, seed: 6)
     let lease = LeaseID(77)
@@ -213,6 +232,40 @@ private func elected(_ count: Int, seed: UInt64, configure: (inout ReplicaOption
         let gone = cluster.run(for: .seconds(30)) { survivor.replica!.status().leases == 0 }
         try #require(gone, "the lease lives for ever, seed \(seed)")
         #expect(cluster.now - at >= .seconds(10), "expired early, seed \(seed)")
+    }
+}
+
+/// etcd #9888 (incidents 10 and 11): each election gave every lease its whole time again, so that under frequent ones none ever ended.
+@Test func aLeaseEndsThoughLeadersChangeEveryThirdOfItsTime() throws {
+    for seed in UInt64(1200)..<1206 {
+        let (cluster, leader) = try elected(3, seed: seed)
+        let grant = cluster.ask(leader.id, .leaseGrant(lease: LeaseID(7), ttlSeconds: 12))
+        try #require(cluster.run(for: second) { leader.answers[grant] != nil })
+        let renewed = cluster.ask(leader.id, .leaseGrant(lease: LeaseID(8), ttlSeconds: 12))
+        try #require(cluster.run(for: second) { leader.answers[renewed] != nil })
+        let put = cluster.put(leader.id, "hanging", "v", lease: LeaseID(7))
+        try #require(cluster.run(for: second) { leader.answers[put]?.isSuccess == true })
+        let start = cluster.now
+        var ended: Instant?
+        while cluster.now - start < .seconds(40), ended == nil {
+            // A keepalive at a third of the time keeps the other one alive through all of it.
+            if let asked = cluster.leader {
+                let token = cluster.ask(asked.id, .leaseKeepAlive(LeaseID(8)))
+                try #require(cluster.run(for: .seconds(3)) { asked.answers[token] != nil }, "seed \(seed)")
+                guard case .leaseRenewed(_, let seconds)? = asked.answers[token] else { Issue.record("seed \(seed): \(asked.answers[token]!)"); return }
+                #expect(seconds == 12, "seed \(seed)")
+            }
+            cluster.run(for: .seconds(4)) {
+                if cluster.members.contains(where: { host in host.notes.contains { if case .leaseExpired(LeaseID(7), _) = $0 { true } else { false } } }) { ended = ended ?? cluster.now }
+                return ended != nil
+            }
+            if let leader = cluster.leader, let heir = cluster.members.first(where: { $0.id != leader.id }) { cluster.ask(leader.id, .moveLeader(to: heir.id)) }
+            cluster.run(for: .milliseconds(100))
+        }
+        let lived = try #require(ended, "the lease still lives after 40 s, seed \(seed)") - start
+        // Each leader adds an election timeout, and up to a second of rounding.
+        #expect(lived >= .seconds(11) && lived <= .seconds(24), "\(lived.milliseconds) ms, seed \(seed)")
+        #expect(!cluster.members.contains { host in host.notes.contains { if case .leaseExpired(LeaseID(8), _) = $0 { true } else { false } } }, "seed \(seed)")
     }
 }
 

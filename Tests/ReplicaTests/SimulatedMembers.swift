@@ -1,3 +1,4 @@
+import Auth
 import Base
 import Raft
 import Store
@@ -120,17 +121,17 @@ final class SimulatedMembers {
     // MARK: Requests
 
     @discardableResult
-    func ask(_ id: MemberID, _ request: Request) -> RequestToken {
+    func ask(_ id: MemberID, _ request: Request, from credential: Credential = .none) -> RequestToken {
         let token = RequestToken(rawValue: nextToken)
         nextToken += 1
-        schedule(.zero, .turn(id, life: self[id].life, .request(token, request, requiresLeader: false)))
+        schedule(.zero, .turn(id, life: self[id].life, .request(token, request, requiresLeader: false, from: credential)))
         return token
     }
-    func put(_ id: MemberID, _ key: String, _ value: String, lease: LeaseID = .none) -> RequestToken {
+    func put(_ id: MemberID, _ key: String, _ value: String, lease: LeaseID = .none, from credential: Credential = .none) -> RequestToken {
         let request = PutRequest(key: Array(key.utf8), value: Array(value.utf8), lease: lease)
         var writer = ByteWriter()
         request.encode(into: &writer)
-        return ask(id, .propose(.put, body: writer.bytes, cost: request.quotaCost))
+        return ask(id, .propose(.put, body: writer.bytes, cost: request.quotaCost), from: credential)
     }
     func watch(_ id: MemberID, _ stream: WatchStreamID, _ control: WatchControl) {
         schedule(.zero, .turn(id, life: self[id].life, .watch(stream, control)))

@@ -43,9 +43,9 @@ import Wire
             let answer = try await get(bed, "/health")
             #expect(answer.status == "HTTP/1.1 200 OK")
             #expect(answer.body == "{\"health\":\"true\",\"reason\":\"\"}")
-            #expect(bed.member.events.contains { if case .request(_, .read, _) = $0 { true } else { false } })
+            #expect(bed.member.events.contains { if case .request(_, .read, _, _) = $0 { true } else { false } })
             _ = try await get(bed, "/health?serializable=true")
-            #expect(bed.member.events.contains { if case .request(_, .localRead, _) = $0 { true } else { false } })
+            #expect(bed.member.events.contains { if case .request(_, .localRead, _, _) = $0 { true } else { false } })
         }
     }
 
@@ -61,7 +61,7 @@ import Wire
             #expect(try await get(bed, "/health?exclude=NOSPACE").status == "HTTP/1.1 200 OK")
             bed.member.published = ScriptedMember.status()
             try await bed.member.setScript { event, member in
-                guard case .request(let token, .read, _) = event else { return false }
+                guard case .request(let token, .read, _, _) = event else { return false }
                 member.answer(token, .failed(.timeout))
                 return true
             }
@@ -75,7 +75,7 @@ import Wire
             #expect(try await get(bed, "/readyz?verbose").body
                 == "[+]data_corruption ok\n[+]serializable_read ok\n[+]linearizable_read ok\n[+]non_learner ok\nok\n")
             try await bed.member.setScript { event, member in
-                guard case .request(let token, .read, _) = event else { return false }
+                guard case .request(let token, .read, _, _) = event else { return false }
                 member.answer(token, .failed(.timeout))
                 return true
             }

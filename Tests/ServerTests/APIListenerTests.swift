@@ -43,7 +43,7 @@ import Wire
             for _ in 0..<6 { clients.append(try await bed.client()) }
             for client in clients { #expect(await client.call(.put, putRequest("k", "v")).status.code == .ok) }
             var loops = Set<UInt8>()
-            for case .request(let token, _, _) in bed.member.events { loops.insert(token.loop) }
+            for case .request(let token, _, _, _) in bed.member.events { loops.insert(token.loop) }
             #expect(loops == [0, 1, 2])
         }
     }
@@ -115,7 +115,7 @@ import Wire
     @Test func closingLetsRunningCallsFinishAndEndsStreams() async throws {
         try await TestBed.run { bed in
             try await bed.member.setScript { event, member in
-                guard case .request(let token, .propose, _) = event else { return false }
+                guard case .request(let token, .propose, _, _) = event else { return false }
                 _ = member.loop.scheduleTask(in: .milliseconds(100)) { member.answer(token, .encoded([])) }
                 return true
             }
@@ -187,7 +187,7 @@ import Wire
     @Test func answersThatArriveWhilePausedAreSentAfterwards() async throws {
         try await TestBed.run { bed in
             try await bed.member.setScript { event, member in
-                guard case .request(let token, .propose, _) = event else { return false }
+                guard case .request(let token, .propose, _, _) = event else { return false }
                 bed.listener.setPaused(true)
                 // Behind the pause on the same loop.
                 _ = member.loop.scheduleTask(in: .milliseconds(20)) {

@@ -1,3 +1,4 @@
+import Auth
 import Base
 import NIOConcurrencyHelpers
 import NIOCore
@@ -15,6 +16,8 @@ final class ScriptedMember: ReplicaPort, @unchecked Sendable {
     let metrics = NodeMetrics()
     let loop: any EventLoop
     let store = KeyValueStore()
+    /// Disabled, unless a test says otherwise on the loop.
+    var auth = AuthStore()
     let backend = MemoryBackend()
     private var ports: [UInt8: any ClientLoopPort] = [:]
     private let status: NIOLockedValueBox<ReplicaStatus?>
@@ -79,9 +82,9 @@ final class ScriptedMember: ReplicaPort, @unchecked Sendable {
 
     private func take(_ event: ReplicaEvent) {
         if script(event, self) { return }
-        guard case .request(let token, let request, _) = event else { return }
+        guard case .request(let token, let request, _, _) = event else { return }
         switch request {
-        case .read, .localRead: grant(token)
+        case .read, .localRead, .durableRead: grant(token)
         case .propose(let kind, let body, _): answer(token, apply(kind, body))
         case .leaseGrant(let lease, let ttl):
             var writer = ByteWriter()
@@ -96,6 +99,11 @@ final class ScriptedMember: ReplicaPort, @unchecked Sendable {
         case .status: answer(token, .status(published!))
         case .moveLeader(let target): answer(token, target == ScriptedMember.member ? .leaderMoved : .failed(.badLeaderTransferee))
         case .alarm: answer(token, .encoded([]))
+        case .changeMembership(.add(let member)):
+            answer(token, .membershipChanged(added: member, members: [Member(id: ScriptedMember.member, name: "m", peerURLs: ["http://p"]), member]))
+        case .changeMembership(.remove), .changeMembership(.promote): answer(token, .failed(.memberNotFound))
+        case .changeMembership(.update(let id, let urls)): answer(token, .membershipChanged(added: nil, members: [Member(id: id, peerURLs: urls)]))
+        case .permission: answer(token, .permitted)
         }
     }
 
@@ -131,7 +139,7 @@ final class ScriptedMember: ReplicaPort, @unchecked Sendable {
 
     func grant(_ token: RequestToken) {
         var delivery = ReplicaDelivery()
-        delivery.grants = [ReadGrant(tokens: [token], snapshot: store.snapshot(), backend: backend, term: Term(7))]
+        delivery.grants = [ReadGrant(tokens: [token], callers: [:], auth: auth, snapshot: store.snapshot(), backend: backend, term: Term(7))]
         deliver(delivery, to: token.loop)
     }
     func answer(_ token: RequestToken, _ answer: Answer) {

@@ -37,7 +37,7 @@ import Wire
             let header = try #require(created.message(1))
             #expect(header.number(1) == 0xdef && header.number(2) == 0xabc && header.number(3) == 5 && header.number(4) == 7)
             call.halfClose()
-            guard case .watch(let stream, .open(requiresLeader: false)) = bed.member.events[0] else {
+            guard case .watch(let stream, .open(requiresLeader: false, from: .none)) = bed.member.events[0] else {
                 Issue.record("\(bed.member.events)")
                 return
             }
@@ -98,7 +98,7 @@ import Wire
     @Test func aWatchWithoutLeaderEndsInEtcdsWords() async throws {
         try await TestBed.run { bed in
             try await bed.member.setScript { event, member in
-                guard case .watch(let stream, .open(requiresLeader: true)) = event else { return false }
+                guard case .watch(let stream, .open(requiresLeader: true, from: .none)) = event else { return false }
                 member.endLeaderless(stream)
                 return true
             }
@@ -124,7 +124,7 @@ import Wire
             // Answers come in pairs, the later one first.
             let waiting = NIOLockedValueBox<[(RequestToken, LeaseID)]>([])
             try await bed.member.setScript { event, member in
-                guard case .request(let token, .leaseKeepAlive(let lease), _) = event else { return false }
+                guard case .request(let token, .leaseKeepAlive(let lease), _, _) = event else { return false }
                 let ready = waiting.withLockedValue { list -> [(RequestToken, LeaseID)] in
                     list.append((token, lease))
                     if list.count < 2 { return [] }
@@ -161,7 +161,7 @@ import Wire
     @Test func aFailedRenewalEndsTheStreamAfterWhatCameBefore() async throws {
         try await TestBed.run { bed in
             try await bed.member.setScript { event, member in
-                guard case .request(let token, .leaseKeepAlive(let lease), _) = event else { return false }
+                guard case .request(let token, .leaseKeepAlive(let lease), _, _) = event else { return false }
                 if lease.rawValue == 2 { member.answer(token, .failed(.notPrimaryLessor)) } else { member.answer(token, .leaseRenewed(lease, ttlSeconds: 9)) }
                 return true
             }

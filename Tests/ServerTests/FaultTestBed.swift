@@ -47,7 +47,7 @@ final class FaultTestBed: Sendable {
     }
 
     /// All are held before the first is given back.
-    private static func freePorts(_ count: Int, _ group: any EventLoopGroup) async throws -> [Int] {
+    static func freePorts(_ count: Int, _ group: any EventLoopGroup) async throws -> [Int] {
         var holders: [any Channel] = []
         for _ in 0..<count { holders.append(try await ServerBootstrap(group: group).bind(host: "127.0.0.1", port: 0).get()) }
         let ports = holders.map { $0.localAddress!.port! }

@@ -65,7 +65,7 @@ struct Invariants {
             return Violation("order", "applied \(applied), commit \(commit), last \(raft.last.index.rawValue), durable \(raft.durable.rawValue)")
         }
         process.seen = SimulatedNode.Seen(term: term, vote: raft.hardState.vote.rawValue, role: raft.role, commit: commit, applied: applied,
-                                          revision: status.revision.rawValue)
+                                          revision: status.revision.rawValue, configuration: raft.configuration)
         if raft.role == .leader, seen.role != .leader || seen.term != term {
             if let violation = elected(node, process, term) { return violation }
         }
@@ -76,7 +76,10 @@ struct Invariants {
                 let (violation, first) = ledger.committed(index, term: entryTerm)
                 if let violation { return violation }
                 guard let first else { continue }
-                if let violation = quorumHolds(index, entryTerm, raft.configuration, nodes) { return violation }
+                // A change that was appended in this very turn came behind the commit.
+                if let violation = quorumHolds(index, entryTerm, raft.configuration, nodes), quorumHolds(index, entryTerm, seen.configuration ?? raft.configuration, nodes) != nil {
+                    return violation
+                }
                 if let violation = firstCommitted(index, first) { return violation }
             }
         }

@@ -27,6 +27,7 @@ public struct SimulateCommand: ParsableCommand {
     var plant: String?
     @Option(help: ArgumentHelp("Instead of seeds: lose power at every disk call of a workload (\(CrashEnumeration.Workload.allCases.map(\.rawValue).joined(separator: ", ")), all).", valueName: "workload"))
     var enumerate: String?
+    @Option(help: ArgumentHelp("With --enumerate: only this disk call.", valueName: "number")) var call: Int?
     @Flag(help: "With --enumerate: every legal set of surviving writes instead of a few.") var full = false
 
     public init() {}
@@ -51,16 +52,15 @@ public struct SimulateCommand: ParsableCommand {
     }
 
     public func run() throws {
-        setvbuf(stdout, nil, _IOLBF, 0)
         if let plant { return try hunt(plant) }
         if let enumerate { return try enumerateCrashes(enumerate) }
         let profile = Profile(rawValue: profile)!
         let campaign = Campaign(profile: profile, first: seed, count: seeds, simulated: .seconds(simulated), jobs: jobs)
         if trace || until != nil {
-            let shown: (@Sendable (String) -> Void)? = trace ? { @Sendable line in print(line) } : nil
+            let shown: (@Sendable (String) -> Void)? = trace ? { @Sendable line in say(line) } : nil
             let result = Simulation.run(seed: seed, profile: profile, simulated: .seconds(simulated), events: until ?? .max, trace: Trace(print: shown))
             Self.report(result, always: true, json: json)
-            for line in result.nodes { print(line) }
+            for line in result.nodes { say(line) }
             if result.violation != nil { throw ExitCode(1) }
             return
         }
@@ -72,19 +72,19 @@ public struct SimulateCommand: ParsableCommand {
             }
         }
         if showsProgress { FileHandle.standardError.write(Data("\r\u{1b}[K".utf8)) }
-        if !json { print(total.text) }
+        if !json { say(total.text) }
         if total.failures > 0 { throw ExitCode(1) }
     }
 
     private func hunt(_ name: String) throws {
         if let fault = PlantedFault(rawValue: name) {
-            guard let noticed = PlantedFaultHunt.hunt(fault) else { return print("nobody noticed \(name)") }
-            print(noticed)
+            guard let noticed = PlantedFaultHunt.hunt(fault) else { return say("nobody noticed \(name)") }
+            say(noticed)
             throw ExitCode(1)
         }
-        let outcomes = PlantedFaultHunt.huntAll(jobs: jobs) { print($0.text) }
+        let outcomes = PlantedFaultHunt.huntAll(jobs: jobs) { say($0.text) }
         let missed = outcomes.count { $0.noticed == nil }
-        print("\(outcomes.count) planted faults, \(missed) missed")
+        say("\(outcomes.count) planted faults, \(missed) missed")
         if missed > 0 { throw ExitCode(1) }
     }
 
@@ -92,23 +92,30 @@ public struct SimulateCommand: ParsableCommand {
         var failures = 0
         for workload in CrashEnumeration.Workload.allCases where name == "all" || workload.rawValue == name {
             let start = Date()
-            for report in [CrashEnumeration.run(workload, survivors: full ? .full : .reduced), CrashEnumeration.runFailures(workload)] {
-                for failure in report.failures { print(failure) }
+            let calls = call.map { $0..<$0 + 1 }
+            for report in [CrashEnumeration.run(workload, survivors: full ? .full : .reduced, calls: calls), CrashEnumeration.runFailures(workload, calls: calls)] {
+                for failure in report.failures { say(failure) }
                 failures += report.failures.count
-                print(report)
+                say(report)
             }
-            print("\(workload.rawValue): \(Int(Date().timeIntervalSince(start).rounded())) s")
+            say("\(workload.rawValue): \(Int(Date().timeIntervalSince(start).rounded())) s")
         }
         if failures > 0 { throw ExitCode(1) }
     }
 
     private static func report(_ result: RunResult, always: Bool, json: Bool) {
-        if json { return print(result.json) }
+        if json { return say(result.json) }
         if let failure = result.failure {
-            print(failure)
-            print("  \(result.dials)")
+            say(failure)
+            say("  \(result.dials)")
         } else if always {
-            print("ok seed=\(result.seed) profile=\(result.profile.rawValue) events=\(result.events) t=\(seconds(result.simulated))s digest=\(hex(result.digest)) \(result.dials)")
+            say("ok seed=\(result.seed) profile=\(result.profile.rawValue) events=\(result.events) t=\(seconds(result.simulated))s digest=\(hex(result.digest)) \(result.dials)")
         }
     }
+}
+
+/// A line on standard output, at once: long hunts are followed through pipes.
+private func say(_ text: some CustomStringConvertible) {
+    print(text)
+    fflush(nil)
 }

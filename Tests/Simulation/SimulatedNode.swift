@@ -146,6 +146,8 @@ final class SimulatedNode {
         var commit: UInt64 = 0
         var applied: UInt64 = 0
         var revision: Int64 = 0
+        /// The newest in its log; nil before the first turn.
+        var configuration: Configuration?
     }
 }
 

@@ -174,12 +174,16 @@ public final class Simulation {
             return left(node)
         } catch {
             trace?.add(self, "n\(node.number) cannot start: \(error)")
-            if node.disk.isOff || !node.disk.faults.isEmpty || node.disk.capacityBytes != nil || node.hadDiskFault {
+            if node.disk.isOff || !node.disk.faults.isEmpty || node.disk.capacityBytes != nil {
                 // The disk's fault of the moment; the operator tries again.
                 nemesis.couldNotStart(node, self)
             } else if node.mayRefuse {
                 node.isLost = true
                 statistics.refusedStarts += 1
+            } else if node.hadDiskFault {
+                // It struck in the middle of this attempt.
+                node.hadDiskFault = false
+                nemesis.couldNotStart(node, self)
             } else {
                 fail(Violation("boot", "\(error)"), node)
             }
@@ -333,6 +337,8 @@ public final class Simulation {
         let elections = invariants.elections
         fail(invariants.turned(node, process, nodes) { index, entry in world.committed(index, entry, in: self) }, node)
         if invariants.elections > elections { world.setStable(since: nil) }
+        while let removed = removals.popLast() { left(removed) }
+        guard node.process === process else { return }
         mix(UInt64(time) ^ node.id.rawValue << 48)
         mix(process.seen.term << 40 ^ process.seen.commit << 20 ^ process.seen.applied)
         if let install = process.waitingInstall, !replica.isCommittingBackend {
@@ -384,7 +390,6 @@ public final class Simulation {
         for output in effects.watch { world.watched(output, by: node, self) }
         for stream in effects.leaderlessStreams { world.streamEnded(stream, by: node, self) }
         for note in effects.notes { take(note, of: node, process) }
-        while let removed = removals.popLast() { left(removed) }
     }
 
     private func take(_ note: ReplicaNote, of node: SimulatedNode, _ process: SimulatedNode.Process) {

@@ -18,16 +18,18 @@ import UI
         #expect(options.initialCluster == [InitialMember(name: "default", peerURLs: [try ServiceURL(parsing: "http://localhost:2380")])])
         #expect(options.heartbeatIntervalMilliseconds == 100 && options.electionTimeoutMilliseconds == 1_000)
         #expect(options.maxRequestBytes == 1_572_864 && options.maxTxnOps == 128)
+        #expect(options.authToken == "simple" && options.authTokenTTLSeconds == 300 && options.bcryptCost == 10)
         #expect(options.initialClusterState == .new && options.initialClusterToken == "etcd-cluster")
     }
 
     @Test func optionWinsOverEnvironmentWinsOverDefault() throws {
-        let environment = ["ETCD_NAME": "env", "ETCD_HEARTBEAT_INTERVAL": "50", "ETCD_MAX_TXN_OPS": "7", "ETCD_LOG_LEVEL": ""]
+        let environment = ["ETCD_NAME": "env", "ETCD_HEARTBEAT_INTERVAL": "50", "ETCD_MAX_TXN_OPS": "7", "ETCD_LOG_LEVEL": "", "ETCD_BCRYPT_COST": "5", "ETCD_AUTH_TOKEN": "jwt,sign-method=HS256"]
         let options = try options(["--name", "flag", "--max-txn-ops=9"], environment)
         #expect(options.name == "flag")
         #expect(options.heartbeatIntervalMilliseconds == 50)
         #expect(options.maxTxnOps == 9)
         #expect(options.logLevel == "info")
+        #expect(options.bcryptCost == 5 && options.authToken == "jwt,sign-method=HS256")
     }
 
     @Test func initialClusterIsReadInItsOrder() throws {

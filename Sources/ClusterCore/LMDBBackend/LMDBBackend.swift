@@ -62,18 +62,21 @@ public final class LMDBBackend: Backend, @unchecked Sendable {
         }
         var created: OpaquePointer?
         do throws(BackendError) {
-            try check(mdb_env_create(&created), "open \(path)")
-            let environment = created!
-            try check(mdb_env_set_maxdbs(environment, MDB_dbi(Table.allCases.count)), "open \(path)")
-            try check(mdb_env_set_mapsize(environment, mapSizeBytes), "open \(path)")
-            try check(mdb_env_set_maxreaders(environment, Self.maxReaders), "open \(path)")
-            let isNew = access(path, F_OK) != 0
+            let isAbsent = Self.size(of: path) == 0 || Self.isStillborn(path, mapSizeBytes)
+            if isReadOnly {
+                guard !isAbsent else { throw BackendError.unfinished(path) }
+            } else if isAbsent {
+                unlink(path)
+            }
+            let isNew = Self.size(of: path) == nil
             if !isNew { try LMDBFileCheck.run(path: path) }
-            let access = isReadOnly ? MDB_RDONLY | MDB_NOLOCK : 0
-            // NOTLS: a reader belongs to its object, not to a thread. NORDAHEAD: reads are scattered, and what is hot is in
-            // memory already.
-            try check(mdb_env_open(environment, path, UInt32(MDB_NOSUBDIR | MDB_NOTLS | MDB_NORDAHEAD | access), 0o600), "open \(path)")
-            if isNew { try Self.syncDirectory(of: path) }
+            let environment = try Self.openEnvironment(path, mapSizeBytes, isReadOnly: isReadOnly)
+            created = environment
+            if isNew {
+                // The first pages before the name: a name without them would be taken for damage.
+                try check(mdb_env_sync(environment, 1), "create \(path)")
+                try Self.syncDirectory(of: path)
+            }
             // Slots of processes that died keep old pages from being used again.
             var dead: Int32 = 0
             if !isReadOnly { try check(mdb_reader_check(environment, &dead), "open \(path)") }
@@ -94,6 +97,41 @@ public final class LMDBBackend: Backend, @unchecked Sendable {
     deinit {
         mdb_env_close(environment)
         _ = Self.open.withLock { $0.remove(registration) }
+    }
+
+    private static func openEnvironment(_ path: String, _ mapSizeBytes: Int, isReadOnly: Bool) throws(BackendError) -> OpaquePointer {
+        var created: OpaquePointer?
+        try check(mdb_env_create(&created), "open \(path)")
+        let environment = created!
+        do throws(BackendError) {
+            try check(mdb_env_set_maxdbs(environment, MDB_dbi(Table.allCases.count)), "open \(path)")
+            try check(mdb_env_set_mapsize(environment, mapSizeBytes), "open \(path)")
+            try check(mdb_env_set_maxreaders(environment, maxReaders), "open \(path)")
+            // NOTLS: a reader belongs to its object, not to a thread. NORDAHEAD: reads are scattered, and what is hot is in
+            // memory already.
+            try check(mdb_env_open(environment, path, UInt32(MDB_NOSUBDIR | MDB_NOTLS | MDB_NORDAHEAD | (isReadOnly ? MDB_RDONLY | MDB_NOLOCK : 0)), 0o600), "open \(path)")
+            return environment
+        } catch {
+            mdb_env_close(environment)
+            throw error
+        }
+    }
+
+    /// nil: there is no such file.
+    private static func size(of path: String) -> Int? {
+        var status = stat()
+        return stat(path, &status) == 0 ? Int(status.st_size) : nil
+    }
+
+    /// Whether the file has no more than its two first pages, and they make no sense: the power went between its creation and their sync, so
+    /// nothing was ever committed to it. (A commit adds pages, and only after that sync.) It counts as missing, or a snapshot that was just
+    /// beginning to arrive would keep the member from starting.
+    private static func isStillborn(_ path: String, _ mapSizeBytes: Int) -> Bool {
+        guard let size = size(of: path), size > 0, size <= 2 * Int(sysconf(Int32(_SC_PAGESIZE))) else { return false }
+        do throws(BackendError) {
+            mdb_env_close(try openEnvironment(path, mapSizeBytes, isReadOnly: true))
+            return false
+        } catch { return error.code == MDB_INVALID }
     }
 
     private static func openTables(_ environment: OpaquePointer, _ path: String, isReadOnly: Bool) throws(BackendError) -> [MDB_dbi] {
@@ -134,7 +172,7 @@ public final class LMDBBackend: Backend, @unchecked Sendable {
             }
         }
         if stat.ms_entries == 0 {
-            guard !isReadOnly else { throw BackendError(operation: "open \(path)", code: MDB_INVALID, message: "the file holds no store: its creation was interrupted") }
+            guard !isReadOnly else { throw BackendError.unfinished(path) }
             try check(lent(formatKey) { key in lent(format) { mdb_put(transaction, main, key, $0, 0) } }, "mark \(path)")
             return true
         }

@@ -244,6 +244,25 @@ public final class WriteAheadLog {
         }
     }
 
+    /// Whose log is in the directory; nil when there is none, or none whose newest header can be read: opening it says what is wrong.
+    public static func identity(directory: String, disk: any Disk) throws(LogError) -> LogIdentity? {
+        guard try exists(directory: directory, disk: disk) else { return nil }
+        do throws(DiskError) {
+            guard let name = try disk.list(directory).last(where: { RecordFormat.segmentNumber($0) != nil }) else { return nil }
+            let file = try disk.open(directory + "/" + name, .existing)
+            defer { file.close() }
+            let bytes = try file.read(at: 0, count: RecordFormat.segmentRecordSize)
+            return bytes.withUnsafeBytes { raw in
+                guard let header = RecordHeader(raw, at: 0, seed: RecordFormat.segmentSeed), header.totalSize <= raw.count, header.type == RecordType.segment.rawValue,
+                      header.length == RecordFormat.segmentPayloadSize else { return nil }
+                let payload = UnsafeRawBufferPointer(rebasing: raw[RecordFormat.headerSize..<header.totalSize])
+                return CRC32C.checksum(payload) == header.payloadChecksum ? SegmentHeader(reading: payload).identity : nil
+            }
+        } catch {
+            throw .disk(error)
+        }
+    }
+
     /// Creates an empty log that starts behind `start` (a restored snapshot's position, else zero). Either complete and
     /// durable, or `exists` still says no. Missing directories are created.
     public static func create(directory: String, disk: any Disk, identity: LogIdentity, options: LogOptions = LogOptions(),

@@ -218,7 +218,7 @@ extension RaftCore {
         continueTransfer(peerAt: i, &effects)
     }
 
-    mutating func onAppendRejected(_ rejected: LogIndex, hint: LogPosition, from peer: MemberID, _ now: Instant) {
+    mutating func onAppendRejected(_ rejected: LogIndex, hint: LogPosition, from peer: MemberID, _ now: Instant, _ effects: inout [RaftEffect]) {
         guard role == .leader, let i = lead.indexOfPeer(peer) else { return }
         lead.peers[i].lastHeard = now
         let progress = lead.peers[i]
@@ -231,6 +231,12 @@ extension RaftCore {
             guard rejected == progress.next.previous else { return }
         }
         let agreed = log.lastIndex(withTermAtMost: hint.term, upTo: hint.index)
+        if rejected == progress.match, agreed < rejected {
+            // It lacks what it had acknowledged: its disk is an older one. What was committed by its word stays committed; from here on it counts
+            // for what it has. A late repetition of an old rejection does no harm: a lower match only means to find out again.
+            lead.peers[i].match = agreed
+            effects.append(.note(.peerForgot(peer, acknowledged: rejected, has: agreed)))
+        }
         lead.peers[i].becomeProbe(next: min(agreed.next, rejected))
     }
 

@@ -279,7 +279,7 @@ public struct RaftCore: Sendable {
             advanceCommit(to: min(commit, log.last.index), &effects)
             send(.heartbeatReply(round: round), to: message.from, &effects)
         case .appendAccepted(let match): onAppendAccepted(match, from: message.from, now, &effects)
-        case .appendRejected(let rejected, let hint): onAppendRejected(rejected, hint: hint, from: message.from, now)
+        case .appendRejected(let rejected, let hint): onAppendRejected(rejected, hint: hint, from: message.from, now, &effects)
         case .heartbeatReply(let round): onHeartbeatReply(round, from: message.from, now)
         case .snapshotReply(let installed): onSnapshotReply(installed, from: message.from, now, &effects)
         case .timeoutNow:

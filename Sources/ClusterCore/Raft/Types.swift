@@ -299,6 +299,9 @@ public enum RaftNote: Hashable, Sendable {
     /// It finished after all.
     case diskRecovered(after: TimeSpan)
     case snapshotNeeded(by: MemberID)
+    /// A member does not have what it had acknowledged: an old disk was put back, or its disk lies. It is brought up to date again, but what was
+    /// committed by its word may now be on too few disks.
+    case peerForgot(MemberID, acknowledged: LogIndex, has: LogIndex)
     /// A message that no correct member sends was ignored.
     case messageRefused(from: MemberID, MessageFault)
 }
@@ -368,6 +371,10 @@ public struct RaftRestart: Sendable {
     public var appliedTerm: Term?
     /// Joins the cluster's first entry if this member writes it: what the state machine wants to say about the founders.
     public var foundingContext: [UInt8] = []
+    /// The one that is in effect from the start: a configuration counts from when it is in the log.
+    public var latestConfiguration: Configuration {
+        entries.reduce(configuration) { $1.kind == .configuration && $1.index > applied ? $0.applying(entryPayload: $1.payload) : $0 }
+    }
     public init(hardState: HardState, configuration: Configuration, start: LogPosition, entries: [Entry], applied: LogIndex,
                 appliedTerm: Term? = nil) {
         self.appliedTerm = appliedTerm

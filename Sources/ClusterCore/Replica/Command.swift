@@ -1,9 +1,13 @@
+import Auth
 import Base
 
 /// A command of the replicated log: an envelope of ours around the request's own protobuf bytes, exactly as they arrived.
 ///
-/// Layout: format (1 byte) | kind (1) | proposer (8, little-endian) | request number (8) | body. Nothing in it is local to a
-/// member, so every member decodes the same command and reaches the same result.
+/// Layout: format (1 byte) | kind (1) | proposer (8, little-endian) | request number (8) | origin, in format 2 | body. Nothing in it is
+/// local to a member, so every member decodes the same command and reaches the same result.
+///
+/// Format 1 has no origin: it says `.nobody`. Origin: kind (1 byte: 1 the member itself, 2 a user) and, of a user, auth revision (8) |
+/// length of the name (varint) | name.
 public struct Command: Sendable {
     public enum Kind: UInt8, Sendable {
         case put = 1
@@ -19,9 +23,47 @@ public struct Command: Sendable {
         case memberAttributes = 9
         /// Members compare their state hashes at an index (`StateCheck`).
         case stateCheck = 10
+        /// How much of their time leases have left (`LeaseCheckpoint`).
+        case leaseCheckpoint = 11
+        case authEnable = 32
+        case authDisable = 33
+        /// A password was found right. Body: `Login`.
+        case authenticate = 34
+        case userAdd = 35
+        case userDelete = 36
+        case userChangePassword = 37
+        case userGrantRole = 38
+        case userRevokeRole = 39
+        case roleAdd = 40
+        case roleDelete = 41
+        case roleGrantPermission = 42
+        case roleRevokePermission = 43
     }
 
-    public static let format: UInt8 = 1
+    /// On whose behalf a command was proposed. Permissions are checked for it when the command is applied.
+    public enum Origin: Hashable, Sendable {
+        /// A client that nobody knows: authentication was disabled, or it brought no credential.
+        case nobody
+        /// The cluster's own business: nobody asked for it.
+        case member
+        case user(Caller)
+
+        var caller: Caller? { if case .user(let caller) = self { caller } else { nil } }
+    }
+
+    /// The envelope, without the body.
+    struct Header {
+        var kind: Kind
+        var proposer: MemberID
+        var number: UInt64
+        var origin: Origin
+        /// Where the body begins.
+        var size: Int
+    }
+
+    static let plainFormat: UInt8 = 1
+    static let originFormat: UInt8 = 2
+    /// Of a command without origin, and the start of every other.
     public static let headerSize = 18
 
     public var kind: Kind
@@ -29,47 +71,73 @@ public struct Command: Sendable {
     public var proposer: MemberID
     /// Unique per proposer and process start; finds the waiting request again.
     public var number: UInt64
+    public var origin: Origin
     public var body: [UInt8]
 
-    public init(kind: Kind, proposer: MemberID, number: UInt64, body: [UInt8]) {
+    public init(kind: Kind, proposer: MemberID, number: UInt64, origin: Origin = .nobody, body: [UInt8]) {
         self.kind = kind
         self.proposer = proposer
         self.number = number
+        self.origin = origin
         self.body = body
     }
 
     public func encoded() -> [UInt8] {
         var writer = ByteWriter(capacity: Command.headerSize + body.count)
-        writer.write(Command.format)
+        writer.write(origin == .nobody ? Command.plainFormat : Command.originFormat)
         writer.write(kind.rawValue)
         writer.write(proposer.rawValue)
         writer.write(number)
+        switch origin {
+        case .nobody: break
+        case .member: writer.write(UInt8(1))
+        case .user(let caller):
+            writer.write(UInt8(2))
+            writer.write(caller.revision)
+            writer.writeCounted(caller.user.bytes)
+        }
         writer.write(body)
         return writer.bytes
     }
 
-    /// Reads the envelope; `body` stays in `bytes` from `headerSize` on.
+    /// Reads the envelope; the body stays in `bytes` from `size` on.
     @inline(__always)
-    static func decodeHeader(_ bytes: UnsafeRawBufferPointer) throws(DecodingFault) -> (kind: Kind, proposer: MemberID, number: UInt64) {
+    static func decodeHeader(_ bytes: UnsafeRawBufferPointer) throws(DecodingFault) -> Header {
         guard bytes.count >= headerSize else { throw .truncated }
-        guard bytes[0] == format else { throw .malformed("command format \(bytes[0])") }
+        let format = bytes[0]
+        guard format == plainFormat || format == originFormat else { throw .malformed("command format \(format)") }
         guard let kind = Kind(rawValue: bytes[1]) else { throw .malformed("command kind \(bytes[1])") }
         let proposer = MemberID(UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: 2, as: UInt64.self)))
         let number = UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: 10, as: UInt64.self))
-        return (kind, proposer, number)
+        var header = Header(kind: kind, proposer: proposer, number: number, origin: .nobody, size: headerSize)
+        if format == originFormat {
+            var reader = ByteReader(bytes, offset: headerSize, count: bytes.count - headerSize)
+            header.origin = try decodeOrigin(&reader)
+            header.size = reader.offset
+        }
+        return header
+    }
+
+    private static func decodeOrigin(_ reader: inout ByteReader) throws(DecodingFault) -> Origin {
+        switch try reader.readByte() {
+        case 1: return .member
+        case 2:
+            let revision = try reader.read(UInt64.self)
+            return .user(Caller(user: UserName(try reader.readCounted()), revision: revision))
+        case let other: throw .malformed("command origin \(other)")
+        }
     }
 
     public static func decode(_ bytes: [UInt8]) throws(DecodingFault) -> Command {
-        guard bytes.count >= headerSize else { throw .truncated }
-        guard bytes[0] == format else { throw .malformed("command format \(bytes[0])") }
-        guard let kind = Kind(rawValue: bytes[1]) else { throw .malformed("command kind \(bytes[1])") }
-        var proposer: UInt64 = 0
-        var number: UInt64 = 0
-        for i in 0..<8 {
-            proposer |= UInt64(bytes[2 + i]) << UInt64(8 * i)
-            number |= UInt64(bytes[10 + i]) << UInt64(8 * i)
+        // Returned, not thrown: a typed throw through this closure crashes the 6.3 compiler.
+        let result: Result<Command, DecodingFault> = bytes.withUnsafeBytes { raw in
+            do throws(DecodingFault) {
+                let header = try decodeHeader(raw)
+                return .success(Command(kind: header.kind, proposer: header.proposer, number: header.number, origin: header.origin,
+                                        body: [UInt8](raw[header.size...])))
+            } catch { return .failure(error) }
         }
-        return Command(kind: kind, proposer: MemberID(proposer), number: number, body: Array(bytes[headerSize...]))
+        return try result.get()
     }
 }
 

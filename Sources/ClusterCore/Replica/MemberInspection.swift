@@ -132,6 +132,10 @@ extension MemberFiles {
                     found.remarks.append("\(place) is an incomplete copy, as an interrupted snapshot leaves it: the next start removes it")
                 }
             } catch {
+                if (error as? BackendError)?.code == BackendError.unfinishedCode {
+                    found.remarks.append("\(place) was never written to, as an interrupted snapshot leaves it: the next start removes it")
+                    continue
+                }
                 guard candidates.isEmpty else {
                     found.remarks.append("\(place) cannot be read, but is not needed: the next start removes it")
                     continue

@@ -99,7 +99,19 @@ extension Member {
         try decode(JSONValue.parse(bytes))
     }
 
-    static func decodeList(json bytes: [UInt8]) throws(DecodingFault) -> [Member] {
+    /// A JSON array of members, as etcd's peer port answers.
+    public static func encodeList(_ members: [Member]) -> [UInt8] {
+        var text = JSONText()
+        text.raw("[")
+        for (i, member) in members.enumerated() {
+            if i > 0 { text.raw(",") }
+            text.bytes.append(contentsOf: member.json())
+        }
+        text.raw("]")
+        return text.bytes
+    }
+
+    public static func decodeList(_ bytes: [UInt8]) throws(DecodingFault) -> [Member] {
         guard case .array(let items) = try JSONValue.parse(bytes) else { throw .malformed("no list of members") }
         var members: [Member] = []
         for item in items { members.append(try decode(item)) }

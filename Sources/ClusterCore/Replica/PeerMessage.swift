@@ -66,23 +66,23 @@ extension PeerMessage {
             writer.write(5 as UInt8)
             writer.write(number)
         case .stateHash(let index, let hash):
-            writer.write(10 as UInt8)
+            writer.write(6 as UInt8)
             writer.write(index.rawValue)
             writer.write(hash.rawValue)
         case .changeMembership(let number, let term, let request):
-            writer.write(6 as UInt8)
+            writer.write(7 as UInt8)
             writer.write(number)
             writer.write(term.rawValue)
             request.encode(into: &writer)
         case .membershipRefused(let number, let error):
-            writer.write(7 as UInt8)
+            writer.write(8 as UInt8)
             writer.write(number)
             writer.write(error.code.rawValue)
             writer.writeCounted(Array(error.message.utf8))
         case .removed:
-            writer.write(8 as UInt8)
-        case .askStanding:
             writer.write(9 as UInt8)
+        case .askStanding:
+            writer.write(10 as UInt8)
         }
     }
 
@@ -106,17 +106,17 @@ extension PeerMessage {
             for _ in 0..<count { keys.append(try reader.readCounted()) }
             body = .leaseState(number: number, remainingSeconds: remaining, grantedSeconds: granted, keys: keys)
         case 5: body = .notLeader(number: try reader.read())
-        case 10: body = .stateHash(index: LogIndex(try reader.read()), StateHash(rawValue: try reader.read()))
-        case 6:
+        case 6: body = .stateHash(index: LogIndex(try reader.read()), StateHash(rawValue: try reader.read()))
+        case 7:
             let number: UInt64 = try reader.read()
             let term = Term(try reader.read(UInt64.self))
             body = .changeMembership(number: number, term: term, try MembershipRequest.decode(&reader))
-        case 7:
+        case 8:
             let number: UInt64 = try reader.read()
             guard let code = StatusCode(rawValue: try reader.readByte()) else { throw .malformed("unknown status code") }
             body = .membershipRefused(number: number, ServiceError(code, String(decoding: try reader.readCounted(), as: UTF8.self)))
-        case 8: body = .removed
-        case 9: body = .askStanding
+        case 9: body = .removed
+        case 10: body = .askStanding
         case let kind: throw .malformed("peer message kind \(kind)")
         }
         guard reader.isAtEnd else { throw .malformed("bytes behind a peer message") }

@@ -1,3 +1,4 @@
+import Auth
 import Base
 import Raft
 import Store
@@ -105,15 +106,16 @@ extension Replica {
     /// A refused command is an outcome like any other: the same on every member, told to the client.
     private func applyCommand(_ raw: UnsafeRawBufferPointer, of entry: Entry, at now: Instant,
                               into effects: inout ReplicaEffects) throws(DecodingFault) {
-        let (kind, proposer, number) = try Command.decodeHeader(raw)
-        var body = ByteReader(raw, offset: Command.headerSize, count: raw.count - Command.headerSize)
-        stateHash.fold(entry.index.rawValue, entry.term.rawValue, UInt64(entry.kind.rawValue) | UInt64(kind.rawValue) << 8, number)
-        if kind != .stateCheck { noteUnchecked(at: now) }
-        let waiting = proposer == id ? proposals.removeValue(forKey: number) : nil
+        let command = try Command.decodeHeader(raw)
+        var body = ByteReader(raw, offset: command.size, count: raw.count - command.size)
+        let waiting = command.proposer == id ? proposals.removeValue(forKey: command.number) : nil
+        stateHash.fold(entry.index.rawValue, entry.term.rawValue, UInt64(entry.kind.rawValue) | UInt64(command.kind.rawValue) << 8, command.number)
+        if command.kind != .stateCheck { noteUnchecked(at: now) }
         if let token = waiting?.token { numberOfToken.removeValue(forKey: token) }
         let response: [UInt8]
         do {
-            switch kind {
+            try authorise(command, body)
+            switch command.kind {
             case .put: response = try put(&body, wantsAnswer: waiting?.token != nil)
             case .deleteRange: response = try deleteRange(&body)
             case .txn: response = try txn(&body)
@@ -121,17 +123,24 @@ extension Replica {
                 if let bytes = try compact(&body, token: waiting?.token, into: &effects) { response = bytes } else { return }
             case .leaseGrant: response = try leaseGrant(&body, at: now)
             case .leaseRevoke: response = try leaseRevoke(&body, into: &effects)
+            case .leaseCheckpoint:
+                try applyLeaseCheckpoint(&body, entryTerm: entry.term, into: &effects)
+                response = []
             case .leaseExpire: response = try leaseExpire(&body, entryTerm: entry.term, into: &effects)
             case .alarm: response = try changeAlarm(&body, into: &effects)
             case .memberAttributes: response = try setAttributes(&body, into: &effects)
+            case .authEnable, .authDisable, .authenticate, .userAdd, .userDelete, .userChangePassword, .userGrantRole, .userRevokeRole,
+                 .roleAdd, .roleDelete, .roleGrantPermission, .roleRevokePermission:
+                response = try changeAuth(command.kind, &body, at: now, into: &effects)
             case .stateCheck:
-                try applyStateCheck(&body, by: proposer, at: now)
+                try applyStateCheck(&body, by: command.proposer, at: now)
                 return
             }
         } catch {
             switch error {
             case .refused(let refusal):
                 stateHash.fold(Array(refusal.message.utf8))
+                if let waiting, refusal == .authOldRevision, proposeAgain(waiting, at: now) { return }
                 if let token = waiting?.token { effects.answers.append((token, .failed(refusal))) }
                 return
             case .undecodable(let fault): throw fault
@@ -146,10 +155,10 @@ extension Replica {
         case undecodable(DecodingFault)
     }
 
-    private func decoding<T>(_ body: () throws(DecodingFault) -> T) throws(ApplyFailure) -> T {
+    func decoding<T>(_ body: () throws(DecodingFault) -> T) throws(ApplyFailure) -> T {
         do { return try body() } catch { throw .undecodable(error) }
     }
-    private func refusing<T>(_ body: () throws(ServiceError) -> T) throws(ApplyFailure) -> T {
+    func refusing<T>(_ body: () throws(ServiceError) -> T) throws(ApplyFailure) -> T {
         do { return try body() } catch { throw .refused(error) }
     }
 
@@ -236,7 +245,7 @@ extension Replica {
     func hasAlarm(_ kind: UInt32) -> Bool { alarms.contains { $0.kind == kind } }
 
     /// The response of every call whose answer is its header (field 1).
-    private func headerOnly() -> [UInt8] {
+    func headerOnly() -> [UInt8] {
         var writer = ByteWriter(capacity: 40)
         header().encodeAsField(into: &writer)
         return writer.bytes

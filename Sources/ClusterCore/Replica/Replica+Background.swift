@@ -1,3 +1,4 @@
+import Auth
 import Base
 import Raft
 import Store
@@ -8,7 +9,8 @@ extension Replica {
 
     func takeWatch(_ control: WatchControl, on stream: WatchStreamID, at now: Instant, into effects: inout ReplicaEffects) {
         switch control {
-        case .open(let requiresLeader):
+        case .open(let requiresLeader, let credential):
+            if credential != .none { watchCallers[stream] = WatchCaller(credential: credential) }
             hub.openStream(stream, fragmentBytes: options.maxRequestBytes + (512 << 10), at: now)
             if requiresLeader {
                 if raft.leader == .none {
@@ -18,12 +20,13 @@ extension Replica {
                 }
             }
         case .request(let request):
-            hub.handle(request, on: stream, into: &effects.watch)
+            takeWatchRequest(request, on: stream, at: now, into: &effects)
         case .delivered(let responses, let bytes):
             hub.delivered(stream, responses: responses, bytes: bytes)
         case .close:
             hub.closeStream(stream)
             streamsThatNeedLeader.removeAll { $0 == stream }
+            if !watchCallers.isEmpty { watchCallers.removeValue(forKey: stream) }
         }
     }
 
@@ -43,7 +46,10 @@ extension Replica {
         askStanding(at: now, into: &effects)
         if let since = leaderlessSince, now - since >= options.raft.electionTimeout * 2, !streamsThatNeedLeader.isEmpty {
             effects.leaderlessStreams.append(contentsOf: streamsThatNeedLeader)
-            for stream in streamsThatNeedLeader { hub.closeStream(stream) }
+            for stream in streamsThatNeedLeader {
+                hub.closeStream(stream)
+                watchCallers.removeValue(forKey: stream)
+            }
             streamsThatNeedLeader = []
         }
     }
@@ -53,9 +59,11 @@ extension Replica {
     /// Starts a commit of the backend when one is due, and compacts the log behind what is durable there.
     func maintain(at now: Instant, into effects: inout ReplicaEffects) {
         hub.tick(now, into: &effects.watch)
+        tokens.expire(at: now)
         leaseDeadline = leases.nextExpiry()
+        serveDurableReads(at: now, into: &effects)
         if backendCommitInFlight == nil, let dirtySince,
-           now - dirtySince >= options.backendCommitInterval || store.pendingBytes >= options.backendCommitBytes {
+           now - dirtySince >= options.backendCommitInterval || store.pendingBytes >= options.backendCommitBytes || !durableReads.isEmpty {
             startBackendCommit(into: &effects)
         }
         let entries = written.rawValue - min(written.rawValue, compactedThrough.rawValue)
@@ -67,6 +75,16 @@ extension Replica {
             let first = raft.status(includingPeers: false).first
             if first.rawValue > 1 { effects.compactLog = first.previous }
         }
+    }
+
+    private func serveDurableReads(at now: Instant, into effects: inout ReplicaEffects) {
+        guard !durableReads.isEmpty else { return }
+        var tokens = durableReads.filter { $0.applied <= written }.map(\.token)
+        guard !tokens.isEmpty else { return }
+        durableReads.removeAll { $0.applied <= written }
+        let callers = takeCallers(of: &tokens, at: now, into: &effects)
+        guard !tokens.isEmpty else { return }
+        effects.grants.append(ReadGrant(tokens: tokens, callers: callers, auth: auth, snapshot: store.snapshot(), backend: backend, term: raft.term))
     }
 
     /// Everything applied so far and the index it reflects, in one batch: never one without the other.
@@ -129,8 +147,11 @@ extension Replica {
         store = state.store
         leases = state.leases
         membership = state.membership
-        contacts = state.contacts
+        if state.membership.member(id) != nil { contacts = [] }
         alarms = state.alarms
+        auth = state.auth
+        // What became of their users in the entries that were skipped is not known.
+        tokens.removeAll()
         appliedConfiguration = snapshot.configuration
         applied = snapshot.position
         stateHash = state.stateHash
@@ -144,6 +165,11 @@ extension Replica {
         backendCommitInFlight = nil
         smallChanges = BackendBatch()
         dirtySince = nil
+        if !contacts.isEmpty {
+            // The leader's picture was taken before it knew this member.
+            smallChanges.put(.meta, ReplicaState.contactsKey, Member.encodeList(contacts))
+            markDirty(at: now)
+        }
         hub.storeReplaced(revision: store.revision, compactRevision: store.compactRevision, into: &effects.watch)
         // Commands that the snapshot contains are applied without this member having seen them: their outcome is unknown here.
         for number in proposals.keys.sorted() where proposals[number]!.term != .zero { fail(number, .timeout, into: &effects) }

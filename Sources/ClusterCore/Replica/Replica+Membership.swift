@@ -296,6 +296,7 @@ extension Replica {
         readBatches.removeAll()
         for token in arrivedReads { effects.answers.append((token, .failed(.stopped))) }
         arrivedReads = []
+        credentials = [:]
         for question in arrivedQuestions { if let token = question.clientToken { effects.answers.append((token, .failed(.stopped))) } }
         arrivedQuestions = []
         for number in leaderQuestions.keys.sorted() { effects.answers.append((leaderQuestions[number]!.token, .failed(.stopped))) }
@@ -312,6 +313,9 @@ extension Replica {
         send(.removed, to: message.from, into: &effects)
         return true
     }
+
+    /// The table; or what this member was told when it joined, as long as it has not found itself there.
+    public var knownMembers: [Member] { contacts.isEmpty ? membership.members : contacts }
 
     /// Whom this member talks to: everyone in the table, and while it has not found itself there, those that it was told of when it joined.
     public var peers: [Member] {

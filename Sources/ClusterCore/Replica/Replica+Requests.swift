@@ -1,3 +1,4 @@
+import Auth
 import Base
 import DequeModule
 import Raft
@@ -5,14 +6,23 @@ import Store
 
 // Client requests: taking them in, giving up on them, and what only a leader can answer.
 extension Replica {
-    func take(_ request: Request, _ token: RequestToken, at now: Instant, into effects: inout ReplicaEffects) {
+    /// A request whose caller is known (nil: nobody) and may ask it. Writes and reads are judged later, where they are applied or evaluated.
+    func take(_ request: Request, _ token: RequestToken, by caller: Caller?, _ credential: Credential, at now: Instant,
+              into effects: inout ReplicaEffects) {
         switch request {
         case .read:
             arrivedReads.append(token)
+            if credential != .none { credentials[token] = credential }
         case .localRead:
             localReads.append(token)
+            if credential != .none { credentials[token] = credential }
+        case .durableRead:
+            durableReads.append((token, applied.index))
+            if credential != .none { credentials[token] = credential }
         case .propose(let kind, let body, let cost):
-            takeProposal(kind, body, cost: cost, token, at: now, into: &effects)
+            takeProposal(kind, body, cost: cost, token, by: caller, credential, at: now, into: &effects)
+        case .permission:
+            effects.answers.append((token, .permitted))
         case .leaseGrant(let lease, let ttl):
             var chosen = lease
             while chosen == .none || (lease == .none && leases.contains(chosen)) {
@@ -21,12 +31,13 @@ extension Replica {
             var body = ByteWriter(capacity: 24)
             body.writeField(1, max(ttl, options.minLeaseTTLSeconds))
             body.writeField(2, chosen.rawValue)
-            takeProposal(.leaseGrant, body.bytes, cost: 64, token, at: now, into: &effects)
+            takeProposal(.leaseGrant, body.bytes, cost: 64, token, by: caller, credential, at: now, into: &effects)
         case .leaseKeepAlive(let lease):
-            ask(LeaderQuestion(token: token, lease: lease, wantsKeys: nil, askedLeader: .none, deadline: now + options.requestTimeout), into: &effects)
-        case .leaseTimeToLive(let lease, let wantsKeys):
-            ask(LeaderQuestion(token: token, lease: lease, wantsKeys: wantsKeys, askedLeader: .none, deadline: now + options.requestTimeout),
+            ask(LeaderQuestion(token: token, caller: caller, lease: lease, wantsKeys: nil, askedLeader: .none, deadline: now + options.requestTimeout),
                 into: &effects)
+        case .leaseTimeToLive(let lease, let wantsKeys):
+            ask(LeaderQuestion(token: token, caller: caller, lease: lease, wantsKeys: wantsKeys, askedLeader: .none,
+                               deadline: now + options.requestTimeout), into: &effects)
         case .leases:
             effects.answers.append((token, .leases(leases.idsInListOrder)))
         case .members(let linearizable):
@@ -50,13 +61,13 @@ extension Replica {
             body.writeField(1, UInt64(action.rawValue))
             body.writeField(2, member.rawValue)
             body.writeField(3, UInt64(kind))
-            takeProposal(.alarm, body.bytes, cost: 0, token, at: now, into: &effects)
+            takeProposal(.alarm, body.bytes, cost: 0, token, by: caller, credential, at: now, into: &effects)
         }
     }
 
-    private func takeProposal(_ kind: Command.Kind, _ body: [UInt8], cost: Int, _ token: RequestToken, at now: Instant,
-                              into effects: inout ReplicaEffects) {
-        if body.count + Command.headerSize > options.maxRequestBytes {
+    private func takeProposal(_ kind: Command.Kind, _ body: [UInt8], cost: Int, _ token: RequestToken, by caller: Caller?,
+                              _ credential: Credential, at now: Instant, into effects: inout ReplicaEffects) {
+        if body.count + Command.headerSize + (caller.map { $0.user.bytes.count + 10 } ?? 0) > options.maxRequestBytes {
             return effects.answers.append((token, .failed(.requestTooLarge)))
         }
         if cost > 0 {
@@ -68,20 +79,52 @@ extension Replica {
                 return effects.answers.append((token, .failed(.requestTooManyRequests)))
             }
         }
-        enqueue(kind, body, token, at: now)
+        enqueue(kind, body, token, from: caller.map { .user($0) } ?? .nobody, credential, at: now)
     }
 
     /// Remembers a command until it is applied, and gives it to consensus at the next flush.
-    func enqueue(_ kind: Command.Kind, _ body: [UInt8], _ token: RequestToken?, at now: Instant) {
+    func enqueue(_ kind: Command.Kind, _ body: [UInt8], _ token: RequestToken?, from origin: Command.Origin = .member,
+                 _ credential: Credential = .none, at now: Instant) {
         let number = nextNumber
         nextNumber += 1
-        let payload = Command(kind: kind, proposer: id, number: number, body: body).encoded()
+        let payload = Command(kind: kind, proposer: id, number: number, origin: origin, body: body).encoded()
         let deadline = now + options.requestTimeout
-        proposals[number] = PendingProposal(token: token, payload: payload, term: .zero, startedAt: now, deadline: deadline)
-        if let token { numberOfToken[token] = number }
+        enqueue(number, PendingProposal(token: token, payload: payload, term: .zero, startedAt: now, deadline: deadline, credential: credential))
         proposalDeadlines.append((deadline, number))
+    }
+
+    private func enqueue(_ number: UInt64, _ pending: PendingProposal) {
+        proposals[number] = pending
+        if let token = pending.token { numberOfToken[token] = number }
         unproposed.append(number)
-        unproposedBytes += payload.count
+        unproposedBytes += pending.payload.count
+    }
+
+    /// A command was refused everywhere, without effect, only because the auth revision moved while it was on its way: its sender is
+    /// recognised anew. A signed token names its revision itself and cannot be.
+    func proposeAgain(_ refused: PendingProposal, at now: Instant) -> Bool {
+        guard refused.token != nil, refused.deadline > now, let command = try? Command.decode(refused.payload) else { return false }
+        // A login names the revision at which its password was compared; that is done again by whoever did it.
+        guard command.kind != .authenticate else { return false }
+        switch refused.credential {
+        case .token, .commonName: break
+        case .none, .claims, .invalid: return false
+        }
+        guard case .caller(let caller?) = recognise(refused.credential, at: now) else { return false }
+        let number = nextNumber
+        nextNumber += 1
+        var pending = refused
+        pending.payload = Command(kind: command.kind, proposer: id, number: number, origin: .user(caller), body: command.body).encoded()
+        pending.term = .zero
+        enqueue(number, pending)
+        // Deadlines are in order of arrival, so the old number stands in line for the new one.
+        if let at = proposalDeadlines.firstIndex(where: { $0.deadline >= refused.deadline }) {
+            proposalDeadlines.insert((refused.deadline, number), at: at)
+        } else {
+            proposalDeadlines.append((refused.deadline, number))
+        }
+        mustAskAgain = true
+        return true
     }
 
     func raiseNoSpace(at now: Instant) {
@@ -199,8 +242,9 @@ extension Replica {
             if tokens.isEmpty { tokens = batch.tokens } else { tokens.append(contentsOf: batch.tokens) }
             for question in batch.questions { answer(question, at: now, into: &effects) }
         }
+        let callers = takeCallers(of: &tokens, at: now, into: &effects)
         if !tokens.isEmpty {
-            effects.grants.append(ReadGrant(tokens: tokens, snapshot: store.snapshot(), backend: backend, term: raft.term))
+            effects.grants.append(ReadGrant(tokens: tokens, callers: callers, auth: auth, snapshot: store.snapshot(), backend: backend, term: raft.term))
         }
     }
 
@@ -208,9 +252,19 @@ extension Replica {
         switch question {
         case .members(let token):
             effects.answers.append((token, .members(membership.members)))
+        case .request(let token, let request, let credential):
+            take(request, token, from: credential, hasWaited: true, at: now, into: &effects)
+            mustAskAgain = true
+        case .stream(let stream):
+            resumeWatches(on: stream, at: now, into: &effects)
         case .renew(let lease, let asker):
+            if case .client(let token, let caller) = asker, let refusal = refusal(ofRenewing: lease, by: caller) {
+                return effects.answers.append((token, .failed(refusal)))
+            }
             guard raft.isLeader, leases.isPrimary else { return askAgain(asker, lease, wantsKeys: nil, at: now, into: &effects) }
             switch leases.renew(lease, now: now) {
+            case .renewed(let ttl, let clearsCheckpoint) where clearsCheckpoint || checkpointedLeases.contains(lease):
+                takeCheckpointBack(lease, ttlSeconds: ttl, asker, at: now)
             case .renewed(let ttl, _):
                 counters.leasesRenewed += 1
                 answerRenewal(lease, ttlSeconds: ttl, asker, into: &effects)
@@ -230,8 +284,8 @@ extension Replica {
                 if wantsKeys { keys = leases.keys(of: lease).map(\.bytes) }
             }
             switch asker {
-            case .client(let token):
-                effects.answers.append((token, .leaseState(lease, remainingSeconds: remaining, grantedSeconds: granted, keys: keys)))
+            case .client(let token, let caller):
+                answerLeaseState(token, caller, lease, remaining, granted, keys, into: &effects)
             case .peer(let peer, let number):
                 send(.leaseState(number: number, remainingSeconds: remaining, grantedSeconds: granted, keys: keys), to: peer, into: &effects)
             }
@@ -240,13 +294,20 @@ extension Replica {
 
     func answerRenewal(_ lease: LeaseID, ttlSeconds: Int64, _ asker: Asker, into effects: inout ReplicaEffects) {
         switch asker {
-        case .client(let token): effects.answers.append((token, .leaseRenewed(lease, ttlSeconds: ttlSeconds)))
+        case .client(let token, _): effects.answers.append((token, .leaseRenewed(lease, ttlSeconds: ttlSeconds)))
         case .peer(let peer, let number): send(.leaseRenewed(number: number, ttlSeconds: ttlSeconds), to: peer, into: &effects)
         }
     }
 
     /// A lease ended: keepalives that waited for it learn that it is gone.
     func leaseEnded(_ lease: LeaseID, into effects: inout ReplicaEffects) {
+        if !renewalsBehindCheckpoint.isEmpty {
+            renewalsBehindCheckpoint.removeAll { waiting in
+                guard waiting.lease == lease else { return false }
+                answerRenewal(lease, ttlSeconds: 0, waiting.asker, into: &effects)
+                return true
+            }
+        }
         guard !renewalsBehindRevoke.isEmpty else { return }
         renewalsBehindRevoke.removeAll { waiting in
             guard waiting.lease == lease else { return false }
@@ -261,6 +322,10 @@ extension Replica {
         leaseDeadline = nil
         for waiting in renewalsBehindRevoke { askAgain(waiting.asker, waiting.lease, wantsKeys: nil, at: now, into: &effects) }
         renewalsBehindRevoke = []
+        for waiting in renewalsBehindCheckpoint { askAgain(waiting.asker, waiting.lease, wantsKeys: nil, at: now, into: &effects) }
+        renewalsBehindCheckpoint = []
+        checkpointedLeases = []
+        leasesToCheckpoint = []
     }
 
     // MARK: Questions for the leader
@@ -269,9 +334,9 @@ extension Replica {
         var question = question
         if raft.isLeader {
             if let wantsKeys = question.wantsKeys {
-                arrivedQuestions.append(.leaseState(question.lease, wantsKeys: wantsKeys, .client(question.token)))
+                arrivedQuestions.append(.leaseState(question.lease, wantsKeys: wantsKeys, .client(question.token, question.caller)))
             } else {
-                arrivedQuestions.append(.renew(question.lease, .client(question.token)))
+                arrivedQuestions.append(.renew(question.lease, .client(question.token, question.caller)))
             }
             return
         }
@@ -289,11 +354,11 @@ extension Replica {
 
     private func askAgain(_ asker: Asker, _ lease: LeaseID, wantsKeys: Bool?, at now: Instant, into effects: inout ReplicaEffects) {
         switch asker {
-        case .client(let token):
+        case .client(let token, let caller):
             let number = nextNumber
             nextNumber += 1
             // The deadline starts anew; it happens only when leadership changes in between.
-            leaderQuestions[number] = LeaderQuestion(token: token, lease: lease, wantsKeys: wantsKeys, askedLeader: .none,
+            leaderQuestions[number] = LeaderQuestion(token: token, caller: caller, lease: lease, wantsKeys: wantsKeys, askedLeader: .none,
                                                      deadline: now + options.requestTimeout)
         case .peer(let peer, let number):
             send(.notLeader(number: number), to: peer, into: &effects)
@@ -330,7 +395,7 @@ extension Replica {
             effects.answers.append((question.token, .leaseRenewed(question.lease, ttlSeconds: ttl)))
         case .leaseState(let number, let remaining, let granted, let keys):
             guard let question = leaderQuestions.removeValue(forKey: number) else { return }
-            effects.answers.append((question.token, .leaseState(question.lease, remainingSeconds: remaining, grantedSeconds: granted, keys: keys)))
+            answerLeaseState(question.token, question.caller, question.lease, remaining, granted, keys, into: &effects)
         case .stateHash(let index, let hash):
             comparison.take(hash, at: index, from: message.from)
         case .notLeader(let number):
@@ -359,8 +424,11 @@ extension Replica {
         expireChanges(at: now, into: &effects)
         while let first = readBatches.first, first.deadline <= now {
             readBatches.removeFirst()
-            for token in first.tokens { effects.answers.append((token, .failed(.timeout))) }
-            for question in first.questions { giveUp(question, into: &effects) }
+            for token in first.tokens {
+                effects.answers.append((token, .failed(.timeout)))
+                if !credentials.isEmpty { credentials.removeValue(forKey: token) }
+            }
+            for question in first.questions { giveUp(question, at: now, into: &effects) }
         }
         if !leaderQuestions.isEmpty {
             let late = leaderQuestions.filter { $0.value.deadline <= now }.sorted { $0.key < $1.key }
@@ -383,9 +451,11 @@ extension Replica {
         }
     }
 
-    private func giveUp(_ question: Question, into effects: inout ReplicaEffects) {
+    private func giveUp(_ question: Question, at now: Instant, into effects: inout ReplicaEffects) {
         switch question {
-        case .members(let token), .renew(_, .client(let token)), .leaseState(_, _, .client(let token)):
+        case .stream(let stream):
+            resumeWatches(on: stream, at: now, into: &effects)
+        case .members(let token), .renew(_, .client(let token, _)), .leaseState(_, _, .client(let token, _)), .request(let token, _, _):
             effects.answers.append((token, .failed(.timeout)))
         case .renew(_, .peer(let peer, let number)), .leaseState(_, _, .peer(let peer, let number)):
             send(.notLeader(number: number), to: peer, into: &effects)

@@ -1,3 +1,4 @@
+import Auth
 import Base
 import DequeModule
 import Raft
@@ -22,6 +23,9 @@ public final class Replica {
     var leases: LeaseTable
     var membership: Membership
     var alarms: [Alarm]
+    var auth: AuthStore
+    /// This member's own; nothing that is applied depends on it.
+    var tokens: TokenTable
     var generator: SeededGenerator
 
     /// The configuration as of `applied`; consensus itself goes by the one in its log. Written together with `applied`.
@@ -47,6 +51,10 @@ public final class Replica {
     /// Tokens of proposals, so that a cancelled client's entry is forgotten.
     var numberOfToken: [RequestToken: UInt64] = [:]
 
+    /// What reads say of their sender, until they are served; nothing for those that say nothing. Looked up only.
+    var credentials: [RequestToken: Credential] = [:]
+    /// The same for watch streams, for as long as they are open.
+    var watchCallers: [WatchStreamID: WatchCaller] = [:]
     /// Reads that arrived since the last flush.
     var arrivedReads: [RequestToken] = []
     var arrivedQuestions: [Question] = []
@@ -54,11 +62,20 @@ public final class Replica {
     var readBatches = Deque<ReadBatch>()
     var nextRead: UInt64 = 1
     var localReads: [RequestToken] = []
+    /// Wait until the backend holds what was applied when they came.
+    var durableReads: [(token: RequestToken, applied: LogIndex)] = []
     /// Questions that only a leader can answer and that wait for one, or for the leader's answer.
     var leaderQuestions: [UInt64: LeaderQuestion] = [:]
     var leadershipMoves: [LeadershipMove] = []
     /// Keepalives of leases whose revoke is proposed and not applied yet.
     var renewalsBehindRevoke: [(lease: LeaseID, asker: Asker)] = []
+    /// Keepalives of leases whose checkpoint is being taken back.
+    var renewalsBehindCheckpoint: [(lease: LeaseID, ttlSeconds: Int64, asker: Asker)] = []
+    /// Leases whose checkpoint is proposed and not applied yet.
+    var checkpointedLeases: Set<LeaseID> = []
+    /// Leases that this round of checkpoints has still to look at, the next one last.
+    var leasesToCheckpoint: [LeaseID] = []
+    var nextLeaseCheckpoint: Instant = .zero
     /// Wishes to change the membership whose client waits here, oldest first.
     var pendingChanges: [PendingChange] = []
     /// Leader: wishes that wait for their turn, the one that is in the log and not applied yet, and those taken in this term.
@@ -118,6 +135,8 @@ public final class Replica {
         var term: Term
         var startedAt: Instant
         var deadline: Instant
+        /// Lets the command be proposed again when the auth revision has moved under it.
+        var credential = Credential.none
     }
     struct ReadBatch {
         var id: ReadID
@@ -134,19 +153,24 @@ public final class Replica {
         case members(RequestToken)
         case renew(LeaseID, Asker)
         case leaseState(LeaseID, wantsKeys: Bool, Asker)
+        /// A request whose token this member may not have heard of yet.
+        case request(RequestToken, Request, Credential)
+        /// A stream whose watchers wait for the same.
+        case stream(WatchStreamID)
         var clientToken: RequestToken? {
             switch self {
-            case .members(let token), .renew(_, .client(let token)), .leaseState(_, _, .client(let token)): token
-            case .renew(_, .peer), .leaseState(_, _, .peer): nil
+            case .members(let token), .renew(_, .client(let token, _)), .leaseState(_, _, .client(let token, _)), .request(let token, _, _): token
+            case .renew(_, .peer), .leaseState(_, _, .peer), .stream: nil
             }
         }
     }
     enum Asker {
-        case client(RequestToken)
+        case client(RequestToken, Caller?)
         case peer(MemberID, number: UInt64)
     }
     struct LeaderQuestion {
         var token: RequestToken
+        var caller: Caller?
         var lease: LeaseID
         /// nil: a renewal.
         var wantsKeys: Bool?
@@ -181,6 +205,8 @@ public final class Replica {
         contacts = state.contacts
         isRemoved = state.membership.isRemoved(id)
         alarms = state.alarms
+        auth = state.auth
+        tokens = TokenTable(timeToLive: options.authTokenTimeToLive)
         appliedConfiguration = state.configuration
         applied = state.applied
         stateHash = state.stateHash
@@ -211,15 +237,16 @@ public final class Replica {
             return
         }
         switch event {
-        case .request(let token, let request, let requiresLeader):
+        case .request(let token, let request, let requiresLeader, let credential):
             if isRemoved {
                 effects.answers.append((token, .failed(.stopped)))
             } else if requiresLeader && raft.leader == .none {
                 effects.answers.append((token, .failed(.noLeader)))
             } else {
-                take(request, token, at: now, into: &effects)
+                take(request, token, from: credential, at: now, into: &effects)
             }
         case .cancel(let token):
+            if !credentials.isEmpty { credentials.removeValue(forKey: token) }
             if let number = numberOfToken.removeValue(forKey: token) { proposals[number]?.token = nil }
             pendingChanges.removeAll { $0.token == token }
         case .watch(let stream, let control):
@@ -260,19 +287,22 @@ public final class Replica {
         expireRequests(at: now, into: &effects)
         publishOwnAttributes(at: now)
         proposeExpiredLeases(at: now, wall: wall)
+        proposeLeaseCheckpoints(at: now)
         proposeStateCheck(at: now)
         giveToConsensus(at: now, wall: wall, into: &effects)
-        // Applying can free consensus to hand out more (unapplied bound), so go on until nothing new comes. What a new leader is asked again
-        // goes out at once: the next event may be a heartbeat away.
+        // Applying can free consensus to hand out more (unapplied bound), and a read round can let a request go on that waited for its token,
+        // so go on until nothing new comes. What a new leader is asked again goes out at once: the next event may be a heartbeat away.
         repeat {
             mustAskAgain = false
             raft.flush(at: now, into: &raftEffects)
             carryOut(at: now, wall: wall, into: &effects)
+            if raftEffects.isEmpty && !isHalted {
+                compareStates(at: now, into: &effects)
+                if !isHalted { serveReads(at: now, into: &effects) }
+            }
             if mustAskAgain { giveToConsensus(at: now, wall: wall, into: &effects) }
         } while (mustAskAgain || !raftEffects.isEmpty) && !isHalted
-        compareStates(at: now, into: &effects)
         guard !isHalted else { return }
-        serveReads(at: now, into: &effects)
         if isRemoved { refuseEverything(into: &effects) }
         checkLeader(at: now, into: &effects)
         maintain(at: now, into: &effects)
@@ -295,6 +325,7 @@ public final class Replica {
         }
         var deadline = raft.nextDeadline
         if raft.isLeader, let leaseDeadline { deadline = min(deadline, leaseDeadline) }
+        if let leaseCheckpointDeadline { deadline = min(deadline, leaseCheckpointDeadline) }
         if let stateCheckDeadline { deadline = min(deadline, stateCheckDeadline) }
         if let first = proposalDeadlines.first { deadline = min(deadline, first.deadline) }
         if let first = pendingChanges.first { deadline = min(deadline, first.deadline) }
@@ -333,7 +364,7 @@ public final class Replica {
         ReplicaStatus(raft: raft.status(includingPeers: includingPeers), applied: applied.index, revision: store.revision,
                       compactRevision: store.compactRevision.rawValue, size: backendSize, leases: leases.count, watchers: hub.watcherCount, alarms: alarms,
                       isLearner: isLearner, membership: membership, counters: counters,
-                      pendingRequests: pendingRequests)
+                      pendingRequests: pendingRequests, isAuthEnabled: auth.isEnabled, authRevision: auth.revision)
     }
 
     private var pendingRequests: Int { proposals.count + pendingChanges.count + leaderQuestions.count + readBatches.reduce(0) { $0 + $1.tokens.count + $1.questions.count } }

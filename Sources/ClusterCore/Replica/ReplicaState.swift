@@ -1,3 +1,4 @@
+import Auth
 import Base
 import Raft
 import Store
@@ -8,6 +9,7 @@ public struct ReplicaState {
     public var leases: LeaseTable
     public var membership: Membership
     public var alarms: [Alarm]
+    public var auth: AuthStore
     public var configuration: Configuration
     /// The last log entry that the backend reflects.
     public var applied: LogPosition
@@ -50,14 +52,17 @@ public struct ReplicaState {
         batch.put(.meta, MetaKey.stateHash, hash.bytes)
     }
 
-    /// The first commit of a new member: who belongs to the cluster, before any log entry.
-    public static func bootstrap(_ members: [Member]) -> BackendBatch {
+    /// The first commit of a new member: who belongs to the cluster.
+    /// - Parameters:
+    ///   - applied: where its log begins; zero for a new cluster, else where the snapshot stands that the member is restored from.
+    ///   - stateHash: of what is there already, so that members that were restored from different snapshots are told apart.
+    public static func bootstrap(_ members: [Member], applied: LogPosition = .zero, stateHash: StateHash = .initial) -> BackendBatch {
         var batch = BackendBatch()
         for member in members.sorted(by: { $0.id < $1.id }) {
             batch.put(.members, Membership.key(of: member.id), member.json())
         }
-        writeMeta(applied: .zero, configuration: Configuration(voters: members.filter { !$0.isLearner }.map(\.id),
-                                                               learners: members.filter(\.isLearner).map(\.id)), stateHash: .initial, into: &batch)
+        writeMeta(applied: applied, configuration: Configuration(voters: members.filter { !$0.isLearner }.map(\.id),
+                                                                 learners: members.filter(\.isLearner).map(\.id)), stateHash: stateHash, into: &batch)
         return batch
     }
 
@@ -65,14 +70,7 @@ public struct ReplicaState {
     /// says from its first entry on who the members are, or with a snapshot; so they equal everyone else's at the same index.
     public static func join(_ contacts: [Member]) -> BackendBatch {
         var batch = BackendBatch()
-        var text = JSONText()
-        text.raw("[")
-        for (i, contact) in contacts.enumerated() {
-            if i > 0 { text.raw(",") }
-            text.bytes.append(contentsOf: contact.json())
-        }
-        text.raw("]")
-        batch.put(.meta, contactsKey, text.bytes)
+        batch.put(.meta, contactsKey, Member.encodeList(contacts))
         writeMeta(applied: .zero, configuration: Configuration(voters: []), stateHash: .initial, into: &batch)
         return batch
     }
@@ -113,6 +111,7 @@ public struct ReplicaState {
         var removed: [MemberID] = []
         var contacts: [Member] = []
         var alarms: [Alarm] = []
+        var auth = AuthStore.Loader()
         var fault: LoadError?
         do {
             try reader.scan(.members, from: []) { _, value in
@@ -128,16 +127,22 @@ public struct ReplicaState {
                 return true
             }
             if let raw = try reader.get(.meta, contactsKey, { [UInt8]($0) }) {
-                do { contacts = try Member.decodeList(json: raw) } catch { fault = .corrupt(.meta, "contacts: \(error)") }
+                do { contacts = try Member.decodeList(raw) } catch { fault = .corrupt(.meta, "contacts: \(error)") }
             }
             try reader.scan(.alarm, from: []) { key, _ in
                 do { alarms.append(try Alarm.decode(key: key)) } catch { fault = .corrupt(.alarm, "\(error)") }
                 return fault == nil
             }
+            for (table, part) in [(Table.auth, AuthTable.settings), (.authUsers, .users), (.authRoles, .roles)] where fault == nil {
+                try reader.scan(table, from: []) { key, value in
+                    do { try auth.take(part, key: key, value: value) } catch { fault = .corrupt(table, "\(error)") }
+                    return fault == nil
+                }
+            }
         } catch { throw .backend(error) }
         if let fault { throw fault }
         return ReplicaState(store: store, leases: leases, membership: Membership(members: members, removed: removed), alarms: alarms.sorted(),
-                            configuration: position.configuration, applied: position.position, stateHash: stateHash, contacts: contacts)
+                            auth: auth.finish(), configuration: position.configuration, applied: position.position, stateHash: stateHash, contacts: contacts)
     }
 
     private static func bigEndian(_ raw: UnsafeRawBufferPointer) -> UInt64 {

@@ -1,3 +1,4 @@
+import Auth
 import Base
 import Raft
 import Store
@@ -14,6 +15,8 @@ public enum Request: Sendable {
     case read
     /// A snapshot of this member's store as it is.
     case localRead
+    /// The same, when the backend holds everything that was applied before now: for who reads the backend itself.
+    case durableRead
     /// A write: the request's own protobuf bytes. `cost` counts against the quota (0 for what frees space).
     case propose(Command.Kind, body: [UInt8], cost: Int)
     /// `lease` 0: this member chooses one.
@@ -26,6 +29,8 @@ public enum Request: Sendable {
     case status
     case moveLeader(to: MemberID)
     case alarm(AlarmAction, member: MemberID, kind: UInt32)
+    /// Nothing but whether the caller may: for what is done outside the machine.
+    case permission(CallerRequirement)
 }
 
 public enum AlarmAction: UInt32, Sendable {
@@ -62,17 +67,25 @@ public enum Answer: Sendable {
     case membershipChanged(added: Member?, members: [Member])
     case status(ReplicaStatus)
     case leaderMoved
+    case permitted
 }
 
-/// Permission to read: every token may evaluate its request on this snapshot, on any thread.
+/// Leave to read: every token may evaluate its request on this snapshot, on any thread, after it was found permitted for its caller.
 public struct ReadGrant: Sendable {
     public var tokens: [RequestToken]
+    /// Who sent them; nobody knows those that are not in here. Empty while authentication is disabled.
+    public var callers: [RequestToken: Caller]
+    /// Who may read what, as of the snapshot.
+    public var auth: AuthStore
     public var snapshot: StoreSnapshot
     /// Where the snapshot finds revisions that left its overlay.
     public var backend: any Backend
     public var term: Term
-    public init(tokens: [RequestToken], snapshot: StoreSnapshot, backend: any Backend, term: Term) {
+    public init(tokens: [RequestToken], callers: [RequestToken: Caller], auth: AuthStore, snapshot: StoreSnapshot, backend: any Backend,
+                term: Term) {
         self.tokens = tokens
+        self.callers = callers
+        self.auth = auth
         self.snapshot = snapshot
         self.backend = backend
         self.term = term
@@ -94,6 +107,8 @@ public struct ReplicaStatus: Sendable {
     public var counters: ReplicaCounters
     /// Requests that wait for a leader, a read round or their commit.
     public var pendingRequests = 0
+    public var isAuthEnabled = false
+    public var authRevision: UInt64 = 1
 }
 
 /// How far a member's log has come.
@@ -125,8 +140,9 @@ public struct ReplicaCounters: Hashable, Sendable {
 
 /// A wish concerning a watch stream.
 public enum WatchControl: Sendable {
-    /// `requiresLeader`: end the stream when no leader is known for three election timeouts.
-    case open(requiresLeader: Bool)
+    /// `requiresLeader`: end the stream when no leader is known for three election timeouts. `from`: who opens it; looked at anew for
+    /// each watcher.
+    case open(requiresLeader: Bool, from: Credential = .none)
     case request(WatchRequest)
     /// The connection has passed on this much; the stream's backlog shrinks.
     case delivered(responses: Int, bytes: Int)
@@ -136,7 +152,7 @@ public enum WatchControl: Sendable {
 /// What the machine is told.
 public enum ReplicaEvent: Sendable {
     case timer
-    case request(RequestToken, Request, requiresLeader: Bool)
+    case request(RequestToken, Request, requiresLeader: Bool, from: Credential = .none)
     /// The client no longer waits.
     case cancel(RequestToken)
     case watch(WatchStreamID, WatchControl)
@@ -205,6 +221,7 @@ public enum ReplicaNote: Sendable {
     case removed
     case alarmsChanged([Alarm])
     case compacted(Revision)
+    case authSwitched(isEnabled: Bool)
     case leaseExpired(LeaseID, keys: Int)
     case snapshotInstalled(LogPosition)
     /// The stream to a peer has ended.
@@ -241,12 +258,17 @@ public struct ReplicaOptions: Sendable {
     public var maxWaitingBytes = 64 << 20
     /// Log entries held in memory since the last compaction, in bytes; more compacts the log early.
     public var maxLogBytes = 64 << 20
-    /// How often the members compare their states while commands come; zero: never.
-    public var stateCheckInterval: TimeSpan = .seconds(1)
     /// Refuses changes after which the voters that are started and connected would be no quorum.
     public var strictReconfigurationCheck = true
     public var maxLearners = 1
+    /// How often the members compare their states while commands come; zero: never.
+    public var stateCheckInterval: TimeSpan = .seconds(1)
+    /// How often a leader looks at leases to write down how much of their time is left; zero: never, so that each election gives every lease its
+    /// whole time again.
+    public var leaseCheckpointInterval: TimeSpan = .seconds(1)
     public var watchProgressInterval: TimeSpan = .seconds(600)
+    /// How long a simple token lives since its last use.
+    public var authTokenTimeToLive: TimeSpan = .seconds(300)
     /// How long a request may wait: 5 s + 2 election timeouts. (etcd)
     public var requestTimeout: TimeSpan { .seconds(5) + raft.electionTimeout * 2 }
     /// ceil(3/2 of the election timeout), in seconds. (etcd's minimum lease TTL)

@@ -15,7 +15,7 @@ import Replica
 ///     // http://\(cluster.nodes[0].clientURL.authority) is an etcd endpoint now
 ///     await cluster.stop()
 public final class EmbeddedCluster: @unchecked Sendable {
-    // @unchecked: `running` is under its lock; the rest is immutable.
+    // @unchecked: `running` and `parts` are under their locks; the rest is immutable.
 
     /// Where one node of the cluster lives; stays the same when the node is killed and started again.
     public struct Place: Hashable, Sendable {
@@ -33,11 +33,23 @@ public final class EmbeddedCluster: @unchecked Sendable {
         public var note: ReplicaNote
     }
 
-    public let nodes: [Place]
-    private let configurations: [NodeConfiguration]
+    /// The nodes that there are, running or not, in the order in which they came.
+    public var nodes: [Place] { parts.withLockedValue { $0.map(\.place) } }
+    private struct Part {
+        var place: Place
+        var configuration: NodeConfiguration
+        var faults: NodeFaults
+    }
+    private let parts: NIOLockedValueBox<[Part]>
+    /// Names are never used again.
+    private let lastNumber: NIOLockedValueBox<Int>
+    private let plan = NIOLockedValueBox<FaultPlan?>(nil)
+    private let dataDirectory: String
+    private let options: ReplicaOptions
+    private let disk: @Sendable (MemberID) -> any Disk
+    private let clock: @Sendable (MemberID) -> any NodeClock
     private let replicaGroup: MultiThreadedEventLoopGroup
     private let clientGroup: MultiThreadedEventLoopGroup
-    private let faults: [MemberID: NodeFaults]
     private let logger: Logger
     private let running = NIOLockedValueBox<[MemberID: Node]>([:])
     /// The latest life of each node, also after its end.
@@ -61,8 +73,7 @@ public final class EmbeddedCluster: @unchecked Sendable {
                 clock: @escaping @Sendable (MemberID) -> any NodeClock = { _ in SystemClock() }) {
         precondition(!ports.isEmpty, "a cluster has at least one node")
         let members = ports.enumerated().map { (name: "n\($0.offset + 1)", url: NodeURL(host: "127.0.0.1", port: $0.element.peer)) }
-        var places: [Place] = []
-        var configurations: [NodeConfiguration] = []
+        var parts: [Part] = []
         for (member, port) in zip(members, ports) {
             var configuration = NodeConfiguration()
             configuration.name = member.name
@@ -74,14 +85,17 @@ public final class EmbeddedCluster: @unchecked Sendable {
             configuration.initialCluster = members
             configuration.initialClusterToken = token
             configuration.options = options
-            configurations.append(configuration)
-            places.append(Place(name: member.name, id: Identifiers.member(peerURLs: [member.url.description], token: token),
-                                clientURL: configuration.listenClientURLs[0], peerURL: member.url, dataDirectory: configuration.dataDirectory))
+            let id = Identifiers.member(peerURLs: [member.url.description], token: token)
+            let place = Place(name: member.name, id: id, clientURL: configuration.listenClientURLs[0], peerURL: member.url, dataDirectory: configuration.dataDirectory)
+            parts.append(Part(place: place, configuration: configuration, faults: NodeFaults(member: id, disk: disk(id), clock: clock(id))))
         }
-        nodes = places
-        self.configurations = configurations
+        lastNumber = NIOLockedValueBox(parts.count)
+        self.parts = NIOLockedValueBox(parts)
         self.logger = logger
-        faults = Dictionary(uniqueKeysWithValues: places.map { ($0.id, NodeFaults(member: $0.id, disk: disk($0.id), clock: clock($0.id))) })
+        self.dataDirectory = dataDirectory
+        self.options = options
+        self.disk = disk
+        self.clock = clock
         // Each machine has a loop of its own, as it would have in a process of its own.
         replicaGroup = MultiThreadedEventLoopGroup(numberOfThreads: ports.count)
         clientGroup = MultiThreadedEventLoopGroup(numberOfThreads: min(2, ports.count))
@@ -107,16 +121,68 @@ public final class EmbeddedCluster: @unchecked Sendable {
 
     /// Starts a node that does not run, on the data it has.
     public func start(_ id: MemberID) async throws(NodeError) {
-        guard let at = nodes.firstIndex(where: { $0.id == id }) else { throw .configuration("no node \(id) in this cluster") }
-        guard node(id) == nil else { throw .configuration("\(nodes[at].name) runs already") }
+        let part = try part(id)
+        guard node(id) == nil else { throw .configuration("\(part.place.name) runs already") }
         await filesClosed(id)
         var environment = NodeEnvironment(clientGroup: clientGroup, replicaGroup: replicaGroup, logger: logger)
-        faults[id]!.govern(&environment)
+        part.faults.govern(&environment)
         environment.observe = { [observer] note, at in observer.withLockedValue { $0 }?(Event(node: id, at: at, note: note)) }
-        let node = try await Node.start(configurations[at], in: environment)
+        let node = try await Node.start(part.configuration, in: environment)
         latest.withLockedValue { $0[id] = Life(node) }
         running.withLockedValue { $0[id] = node }
         node.ended.whenSuccess { [weak self] _ in self?.forget(node, id) }
+    }
+
+    private func part(_ id: MemberID) throws(NodeError) -> Part {
+        guard let part = parts.withLockedValue({ $0.first { $0.place.id == id } }) else { throw .configuration("no node \(id) in this cluster") }
+        return part
+    }
+
+    // MARK: Members
+
+    /// Adds a member to the running cluster and starts it. A voter votes once it has caught up.
+    @discardableResult
+    public func addNode(port: (client: Int, peer: Int), isLearner: Bool = false) async throws -> Place {
+        let name = lastNumber.withLockedValue { number in
+            number += 1
+            return "n\(number)"
+        }
+        let peerURL = NodeURL(host: "127.0.0.1", port: port.peer)
+        let id = Identifiers.member(peerURLs: [peerURL.description], token: String(SystemClock().wall().milliseconds / 1_000))
+        let members = try await anyNode(but: .none).changeMembership(.add(Member(id: id, peerURLs: [peerURL.description], isLearner: isLearner)))
+        var configuration = NodeConfiguration()
+        configuration.name = name
+        configuration.dataDirectory = dataDirectory + "/" + name
+        configuration.listenClientURLs = [NodeURL(host: "127.0.0.1", port: port.client)]
+        configuration.advertiseClientURLs = configuration.listenClientURLs
+        configuration.listenPeerURLs = [peerURL]
+        configuration.initialAdvertisePeerURLs = [peerURL]
+        for member in members {
+            for url in member.peerURLs { configuration.initialCluster.append((name: member.id == id ? name : "\(member.id)", url: try NodeURL(parsing: url))) }
+        }
+        configuration.isExistingCluster = true
+        configuration.options = options
+        let place = Place(name: name, id: id, clientURL: configuration.listenClientURLs[0], peerURL: peerURL, dataDirectory: configuration.dataDirectory)
+        let faults = NodeFaults(member: id, disk: disk(id), clock: clock(id))
+        if let plan = plan.withLockedValue({ $0 }) { faults.obey(plan) }
+        parts.withLockedValue { [configuration] in $0.append(Part(place: place, configuration: configuration, faults: faults)) }
+        try await start(id)
+        return place
+    }
+
+    /// Removes a member from the cluster. It is no node of this cluster any more when this returns; its data directory stays, and is of no use.
+    public func removeNode(_ id: MemberID) async throws {
+        _ = try part(id)
+        try await anyNode(but: id).changeMembership(.remove(id))
+        if let node = node(id) { _ = try await node.ended.get() }
+        parts.withLockedValue { $0.removeAll { $0.place.id == id } }
+    }
+
+    /// One that runs, and leads if one does: asked for a change of the membership.
+    private func anyNode(but id: MemberID) throws(NodeError) -> Node {
+        let all = nodes.filter { $0.id != id }.compactMap { node($0.id) }
+        guard let node = all.first(where: { $0.status?.raft.role == .leader }) ?? all.first else { throw .configuration("no other node of this cluster runs") }
+        return node
     }
 
     /// Files and directory lock of a life that has ended close with its last reference, which a task that is just ending may still hold.
@@ -130,16 +196,17 @@ public final class EmbeddedCluster: @unchecked Sendable {
 
     /// From now on links, disks and clocks of all nodes are as the plan says, also of those that start later.
     public func obey(_ plan: FaultPlan) {
-        for faults in faults.values { faults.obey(plan) }
+        self.plan.withLockedValue { $0 = plan }
+        for part in parts.withLockedValue({ $0 }) { part.faults.obey(plan) }
     }
 
     /// Leaves the log of a node that does not run as a power failure in the middle of a write does.
     @discardableResult
     public func tearLog(_ id: MemberID) async throws(NodeError) -> TornWrite {
-        guard let place = nodes.first(where: { $0.id == id }) else { throw .configuration("no node \(id) in this cluster") }
-        guard node(id) == nil else { throw .configuration("\(place.name) runs: its log can only be torn when it is dead") }
+        let part = try part(id)
+        guard node(id) == nil else { throw .configuration("\(part.place.name) runs: its log can only be torn when it is dead") }
         await filesClosed(id)
-        return try faults[id]!.tearLog(dataDirectory: place.dataDirectory, founders: nodes.map(\.id))
+        return try part.faults.tearLog(dataDirectory: part.place.dataDirectory)
     }
 
     public func stop(_ id: MemberID) async {

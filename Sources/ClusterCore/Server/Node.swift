@@ -75,12 +75,10 @@ public final class Node: @unchecked Sendable {
 
     private static func make(_ configuration: NodeConfiguration, _ environment: NodeEnvironment) async throws -> Node {
         try configuration.validate()
-        let (members, own) = try configuration.initialMembers()
-        let cluster = Identifiers.cluster(members: members.map(\.id))
         var options = configuration.options
         options.name = configuration.name
         options.clientURLs = configuration.advertiseClientURLs.map(\.description)
-        let identity = NodeIdentity(cluster: cluster, member: own, name: configuration.name, options: options)
+        let auth = try AuthDesk(tokens: configuration.authToken, bcryptCost: configuration.bcryptCost)
         let dataDirectory = configuration.effectiveDataDirectory
         let lock: DirectoryLock
         do { lock = try DirectoryLock(directory: dataDirectory) } catch { throw NodeError.dataDirectory("\(error)") }
@@ -90,14 +88,26 @@ public final class Node: @unchecked Sendable {
         let mapSize = LMDBBackend.mapSizeBytes(quotaBytes: Int(min(options.effectiveQuotaBytes, 1 << 40)))
         let stores = StoreDirectory.lmdb(in: dataDirectory, disk: environment.disk, mapSizeBytes: mapSize, damageMet: { fail("\($0.message)") },
                                          wrapBackend: environment.wrapBackend)
+        let known = try await onOwnThread("\(configuration.name)-look") {
+            do { return try WriteAheadLog.identity(directory: MemberFiles.logDirectory(in: dataDirectory), disk: environment.disk) } catch {
+                throw NodeError.dataDirectory("\(error)")
+            }
+        }
+        let role = try await configuration.role(known: known, on: environment.replicaGroup)
+        let cluster = role.identity.cluster
+        let own = role.identity.member
+        let identity = NodeIdentity(cluster: cluster, member: own, name: configuration.name, options: options)
         let opened = try await onOwnThread("\(configuration.name)-start") {
             let files = MemberFiles(dataDirectory: dataDirectory, disk: environment.disk, stores: stores)
             do throws(MemberFiles.Fault) {
-                return UncheckedBox(try files.open(identity: LogIdentity(cluster: cluster, member: own), members: members,
-                                                   mayFound: !configuration.isExistingCluster))
-            } catch .mayNotFound {
-                throw NodeError.configuration("--initial-cluster-state existing: joining a running cluster is not supported yet, and \(dataDirectory) holds no member; "
-                    + "use an existing --data-dir, or new to found a cluster")
+                let opened = try files.open(identity: role.identity, members: role.founders, mayFound: role.contacts == nil, contacts: role.contacts,
+                                            forcesNewCluster: configuration.forcesNewCluster)
+                guard configuration.isMember(role, opened.state) else {
+                    throw .log(.foreign(segment: files.logDirectory, expected: role.claimed!, found: role.identity))
+                }
+                return UncheckedBox(opened)
+            } catch .removed {
+                throw NodeError.removed
             } catch {
                 throw NodeError.dataDirectory("\(error)")
             }
@@ -106,7 +116,7 @@ public final class Node: @unchecked Sendable {
         var logger = environment.logger
         logger[metadataKey: "member"] = "\(configuration.name)"
         if let repair = opened.value.repair { logger.warning("\(repair)") }
-        guard state.membership.member(own) != nil else {
+        guard state.membership.member(own) != nil || state.contacts.contains(where: { $0.id == own }) || state.applied.index > .zero else {
             throw NodeError.dataDirectory("\(dataDirectory) belongs to another member: point this member at its own data directory")
         }
 
@@ -120,7 +130,8 @@ public final class Node: @unchecked Sendable {
             id: own, cluster: cluster, options: options, state: state, restart: opened.value.restart, backend: backend,
             reader: try backend.makeReader(), incarnation: incarnation, generator: generator.split("\(own)"),
             now: clock.now()))
-        let driver = ReplicaDriver(identity: identity, replica: replica.value, backend: backend, loop: loop, clock: clock, metrics: metrics, logger: logger,
+        let driver = ReplicaDriver(identity: identity, replica: replica.value, backend: backend, loop: loop, clock: clock, metrics: metrics,
+                                   snapshotDesk: SnapshotDesk(directory: dataDirectory + "/member", disk: environment.disk, logger: logger), logger: logger,
                                    life: generator.next() | 1)
         let backendThread = BackendThread(name: "\(configuration.name)-store", clock: clock, metrics: metrics,
                                           committed: { driver.post(.backendCommitted($0, $1)) }, failed: { fail("the store stopped: \($0)") })
@@ -159,12 +170,10 @@ public final class Node: @unchecked Sendable {
         driver.observe = environment.observe.map { observe in { observe($0, $1) } }
         driver.fail = { fail($0) }
 
-        var peerAddresses: [PeerAddress] = []
-        for member in state.membership.members where member.id != own {
-            guard let first = member.peerURLs.first else { continue }
-            let url = try NodeURL(parsing: first)
-            peerAddresses.append(PeerAddress(id: member.id, host: url.host, port: url.port))
-        }
+        let removed = NIOLockedValueBox<(@Sendable () -> Void)?>(nil)
+        driver.removed = { removed.withLockedValue { $0 }?() }
+        peers.memberList = { [unowned driver] in driver.knownMembers }
+        driver.peersChanged = { members in peers.setPeers(addresses(of: members, logger)) }
         var listeners: [ClientListener] = []
         do {
             for url in configuration.listenPeerURLs {
@@ -174,7 +183,7 @@ public final class Node: @unchecked Sendable {
             }
             for url in configuration.listenClientURLs {
                 do {
-                    listeners.append(try await ClientListener.start(port: driver, group: environment.clientGroup, host: url.host, tcpPort: url.port, logger: logger))
+                    listeners.append(try await ClientListener.start(port: driver, group: environment.clientGroup, host: url.host, tcpPort: url.port, auth: auth, logger: logger))
                 } catch let error as NodeError { throw error } catch { throw listenError(url, error) }
             }
         } catch {
@@ -189,15 +198,30 @@ public final class Node: @unchecked Sendable {
                         diskThread: diskThread, backendThread: backendThread, snapshots: sender, lock: lock, interruptDisk: environment.interruptDisk,
                         logger: logger)
         failed.withLockedValue { $0 = { [weak node] reason in node?.fail(reason) } }
+        removed.withLockedValue { $0 = { [weak node] in node?.leave() } }
         try await loop.submit {
-            peers.setPeers(peerAddresses)
+            peers.setPeers(addresses(of: driver.peers, logger))
             driver.start()
             // Nobody else could be leader, so there is nothing to wait for.
-            if state.configuration.voters == [own], !state.configuration.isJoint { driver.post(.campaign) }
+            if opened.value.restart.latestConfiguration.voters == [own] { driver.post(.campaign) }
         }.get()
         logger.info("serving", metadata: ["id": "\(own)", "cluster": "\(cluster)", "clients": "\(configuration.listenClientURLs.map(\.description))",
                                           "peers": "\(configuration.listenPeerURLs.map(\.description))", "new": "\(opened.value.isNew)"])
         return node
+    }
+
+    /// A URL that nobody can connect to is left out: the API takes any.
+    private static func addresses(of members: [Member], _ logger: Logger) -> [PeerAddress] {
+        members.compactMap { member in
+            guard let first = member.peerURLs.first else { return nil }
+            do throws(NodeError) {
+                let url = try NodeURL(parsing: first)
+                return PeerAddress(id: member.id, host: url.host, port: url.port)
+            } catch {
+                logger.warning("a peer cannot be reached", metadata: ["peer": "\(member.id)", "reason": "\(error)"])
+                return nil
+            }
+        }
     }
 
     private static func listenError(_ url: NodeURL, _ error: any Error) -> NodeError {
@@ -236,7 +260,12 @@ public final class Node: @unchecked Sendable {
 
     /// Hands leadership over, lets requests finish, writes what is left and closes.
     /// - Parameter handingOver: false when the whole cluster stops, so that nobody waits for an heir.
-    public func stop(handingOver: Bool = true) async {
+    public func stop(handingOver: Bool = true) async { await stop(handingOver: handingOver, because: nil) }
+
+    /// The member was removed: its files say so durably before it ends.
+    private func leave() { Task { await stop(handingOver: false, because: .removed) } }
+
+    private func stop(handingOver: Bool, because reason: NodeError?) async {
         guard begin(.stopping) else { return _ = try? await ended.get() }
         if handingOver, let raft = status?.raft, raft.configuration.voters.count > 1 { await handOver() }
         for listener in listeners { await listener.close() }
@@ -251,11 +280,12 @@ public final class Node: @unchecked Sendable {
         try? await loop.submit { self.driver.stop() }.get()
         if let commit { backendThread.submit(.commit(commit, driver.backend)) }
         await offLoop {
+            self.driver.snapshotDesk?.stop()
             self.diskThread.stop(abandoning: false)
             self.backendThread.stop(abandoning: false)
         }
         try? await loop.submit { self.driver.dismantle() }.get()
-        end(nil)
+        end(reason)
     }
 
     /// As SIGKILL would: nothing is flushed, connections are reset. Returns when the ports are free.
@@ -272,6 +302,7 @@ public final class Node: @unchecked Sendable {
         try? await loop.submit { self.driver.stop() }.get()
         try? await loop.flatSubmit { self.peers.close(abruptly: true) }.get()
         await offLoop {
+            self.driver.snapshotDesk?.stop()
             self.diskThread.stop(abandoning: true)
             self.backendThread.stop(abandoning: true)
         }
@@ -347,6 +378,17 @@ public final class Node: @unchecked Sendable {
         if target == identity.member { return }
         driver.post(.transferLeadership(to: target))
         guard await wait(upTo: identity.options.raft.electionTimeout * 2, until: { $0.leader == target }) else { throw .leaderTransferTimeout }
+    }
+
+    /// Changes who belongs to the cluster. Returns the members after the change.
+    @discardableResult
+    public func changeMembership(_ request: MembershipRequest) async throws(ServiceError) -> [Member] {
+        let answer = try? await driver.ask(.changeMembership(request)).get()
+        switch answer {
+        case .membershipChanged(_, let members): return members
+        case .failed(let error): throw error
+        default: throw .stopped
+        }
     }
 
     // MARK: Faults, for the playground

@@ -48,6 +48,26 @@ public struct NodeURL: Hashable, Sendable, CustomStringConvertible {
     public var authority: String { "\(host.contains(":") ? "[\(host)]" : host):\(port)" }
 }
 
+extension NodeURL {
+    /// The peer URLs of a member to be added, sorted; nil when they are none. (etcd, types.NewURLs)
+    static func peerURLs(_ texts: [String]) -> [String]? {
+        guard !texts.isEmpty else { return nil }
+        var urls: [String] = []
+        for text in texts {
+            var text = text[...]
+            while let first = text.first, first.isWhitespace { text.removeFirst() }
+            while let last = text.last, last.isWhitespace { text.removeLast() }
+            guard let separator = String(text).range(of: "://") else { return nil }
+            let scheme = text[..<separator.lowerBound]
+            let host = text[separator.upperBound...]
+            guard ["http", "https", "unix", "unixs"].contains(scheme), !host.contains("/"), let colon = host.lastIndex(of: ":"),
+                  host[..<colon].allSatisfy({ $0 != ":" }) || (host.first == "[" && host[..<colon].last == "]") else { return nil }
+            urls.append(String(text))
+        }
+        return urls.sorted()
+    }
+}
+
 extension String {
     func range(of needle: String) -> Range<String.Index>? {
         var at = startIndex
@@ -72,6 +92,11 @@ public struct NodeConfiguration: Sendable {
     public var initialCluster: [(name: String, url: NodeURL)] = []
     public var initialClusterToken = "etcd-cluster"
     public var isExistingCluster = false
+    /// Start from the data of this member alone: everybody else is out of the cluster.
+    public var forcesNewCluster = false
+    /// How logins are answered: `simple`, or `jwt,...` with its options. (`AuthDesk`)
+    public var authToken = "simple"
+    public var bcryptCost = 10
     /// Timing, bounds and quota; name and client URLs are filled in by the node.
     public var options = ReplicaOptions()
     public init() {}
@@ -156,12 +181,15 @@ public enum NodeError: Error, Sendable, CustomStringConvertible {
     case portInUse(String)
     case listen(String, reason: String)
     case dataDirectory(String)
+    /// The member was removed from its cluster.
+    case removed
     /// Something failed that leaves no safe way on.
     case stopped(String)
 
     public var description: String {
         switch self {
         case .configuration(let text), .dataDirectory(let text), .stopped(let text): text
+        case .removed: "the member has been permanently removed from the cluster; the data-dir used by this member must be removed"
         case .portInUse(let address): "\(address) is already in use: stop the program that uses it, or choose another port"
         case .listen(let address, let reason): "cannot listen on \(address): \(reason)"
         }

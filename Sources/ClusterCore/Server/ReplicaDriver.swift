@@ -13,6 +13,7 @@ import Store
 final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     let identity: NodeIdentity
     let metrics: NodeMetrics
+    let snapshotDesk: SnapshotDesk?
     let loop: any EventLoop
     private let clock: any NodeClock
     private let logger: Logger
@@ -51,14 +52,24 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     var observe: ((ReplicaNote, WallTime) -> Void)?
     /// Called on the loop once: the member cannot go on.
     var fail: ((String) -> Void)!
+    /// Called on the loop once: the member is not part of the cluster any more, and has said so to whoever waits.
+    var removed: () -> Void = {}
+    /// Called on the loop with whom the member talks to, after each change.
+    var peersChanged: ([Member]) -> Void = { _ in }
+    /// Requests of this process itself, by the slot of their token.
+    private var localRequests: [UInt64: EventLoopPromise<Answer>] = [:]
+    private var nextLocalRequest: UInt64 = 1
+    /// No client loop has this number.
+    private static let localLoop: UInt8 = 255
     /// Waits for the backend commit in flight, then runs once on the loop.
     private var whenBackendIdle: [(ReplicaDriver) -> Void] = []
     /// Asked after each turn until they say true.
     private var waitingForTurn: [(ReplicaDriver) -> Bool] = []
 
     init(identity: NodeIdentity, replica: Replica, backend: any Backend, loop: any EventLoop, clock: any NodeClock, metrics: NodeMetrics,
-         logger: Logger, life: UInt64) {
+         snapshotDesk: SnapshotDesk?, logger: Logger, life: UInt64) {
         self.identity = identity
+        self.snapshotDesk = snapshotDesk
         self.replica = replica
         self.backend = backend
         self.loop = loop
@@ -115,6 +126,19 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
             driver.metrics.stages.setOn(driver.desk.isObserved)
             if isObserving { driver.scheduleTurn() }
         }
+    }
+
+    /// Asks the member from inside this process.
+    func ask(_ request: Request) -> EventLoopFuture<Answer> {
+        let promise = loop.makePromise(of: Answer.self)
+        onLoop { driver in
+            guard !driver.isStopped else { return promise.succeed(.failed(.stopped)) }
+            let slot = driver.nextLocalRequest
+            driver.nextLocalRequest += 1
+            driver.localRequests[slot] = promise
+            driver.post(.request(RequestToken(loop: ReplicaDriver.localLoop, slot: slot), request, requiresLeader: false))
+        }
+        return promise.futureResult
     }
 
     private func onLoop(_ body: @escaping @Sendable (ReplicaDriver) -> Void) {
@@ -204,6 +228,8 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
             case .cannotApply(let index, let reason):
                 fail("entry \(index.rawValue) of the log cannot be applied (\(reason)); a newer version may be able to")
             case .diverged(let divergence): fail(divergence.description)
+            case .membershipChanged: peersChanged(replica.peers)
+            case .removed: removed()
             default: break
             }
         }
@@ -248,6 +274,9 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     /// One hop per client loop and turn.
     private func deliver() {
         guard !(effects.answers.isEmpty && effects.grants.isEmpty && effects.watch.isEmpty && effects.leaderlessStreams.isEmpty) else { return }
+        for (token, answer) in effects.answers where token.loop == ReplicaDriver.localLoop {
+            localRequests.removeValue(forKey: token.slot)?.succeed(answer)
+        }
         for (token, answer) in effects.answers where deliveries.indices.contains(Int(token.loop)) {
             deliveries[Int(token.loop)].answers.append((token, answer))
         }
@@ -259,7 +288,8 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
             for loop in deliveries.indices {
                 let tokens = grant.tokens.filter { Int($0.loop) == loop }
                 guard !tokens.isEmpty else { continue }
-                deliveries[loop].grants.append(ReadGrant(tokens: tokens, snapshot: grant.snapshot, backend: grant.backend, term: grant.term))
+                deliveries[loop].grants.append(ReadGrant(tokens: tokens, callers: grant.callers, auth: grant.auth, snapshot: grant.snapshot,
+                                                           backend: grant.backend, term: grant.term))
             }
         }
         for output in effects.watch where deliveries.indices.contains(Int(output.stream.loop)) {
@@ -323,6 +353,7 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         case .membershipChanged(let membership):
             publishesAtOnce = true
             logger.info("membership changed", metadata: ["members": "\(membership.members.map { "\($0.id) \($0.name)" })"])
+        case .authSwitched(let isEnabled): logger.notice("authentication \(isEnabled ? "enabled" : "disabled")")
         case .alarmsChanged(let alarms): logger.warning("alarms changed", metadata: ["alarms": "\(alarms)"])
         case .compacted(let revision): logger.info("compacted", metadata: ["revision": "\(revision.rawValue)"])
         case .leaseExpired(let lease, let keys): logger.debug("lease expired", metadata: ["lease": "\(String(lease.rawValue, radix: 16))", "keys": "\(keys)"])
@@ -333,6 +364,9 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         case .snapshotInstalled(let position): logger.info("snapshot installed", metadata: ["index": "\(position.index.rawValue)"])
         case .statesDiffer(let index):
             logger.error("the members' states differ and no majority agrees: the CORRUPT alarm is raised", metadata: ["index": "\(index.rawValue)"])
+        case .removed:
+            logger.warning("the member has been permanently removed from the cluster")
+            logger.warning("the data-dir used by this member must be removed")
         case .cannotApply, .diverged: break
         }
     }
@@ -359,6 +393,8 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         case .transferAborted(let heir): (.warning, "\(heir) did not take leadership over")
         case .diskStuck(let after): (.warning, "the log's disk has not finished a write for \(after.milliseconds) ms")
         case .diskRecovered(let after): (.warning, "the log's disk finished a write after \(after.milliseconds) ms")
+        case .peerForgot(let peer, let acknowledged, let has):
+            (.error, "\(peer) acknowledged entry \(acknowledged.rawValue) and has only \(has.rawValue): its disk lost data or is an old one; it is brought up to date, but check that disk, and replace the member if it is not sound")
         case .messageRefused(let peer, let fault): (.warning, "a message from \(peer) was ignored: \(fault)")
         case .snapshotNeeded(let peer): (.info, "\(peer) is behind the log and gets a snapshot")
         }
@@ -382,6 +418,8 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     func stop() {
         loop.preconditionInEventLoop()
         isStopped = true
+        for (_, promise) in localRequests { promise.succeed(.failed(.stopped)) }
+        localRequests = [:]
         timer?.cancel()
         timer = nil
         ports = []
@@ -397,6 +435,8 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         sendSnapshot = { _ in }
         observe = nil
         fail = { _ in }
+        removed = {}
+        peersChanged = { _ in }
         whenBackendIdle = []
         waitingForTurn = []
         effects = ReplicaEffects()
@@ -407,6 +447,9 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
 
     var isLeader: Bool { replica.isLeader }
     var leader: MemberID { replica.leader }
+    /// The members as this one knows them: the table, or what it was told when it joined.
+    var knownMembers: [Member] { replica.knownMembers }
+    var peers: [Member] { replica.peers }
     func takeFinalCommit() -> BackendCommit? { replica.isCommittingBackend ? nil : replica.finalCommit() }
 
     func whenNoCommitIsInFlight(_ body: @escaping (ReplicaDriver) -> Void) {

@@ -50,6 +50,12 @@ public protocol ReplicaPort: AnyObject, Sendable {
     /// The latest picture that the replica loop published (at most a few milliseconds old while anything changes).
     var published: ReplicaStatus? { get }
     var metrics: NodeMetrics { get }
+    /// Where snapshots for clients are made; nil where there are no files.
+    var snapshotDesk: SnapshotDesk? { get }
+}
+
+extension ReplicaPort {
+    public var snapshotDesk: SnapshotDesk? { nil }
 }
 
 /// Requests of a batch, and when the first of them came in.

@@ -21,15 +21,8 @@ struct ConnectionOptions: Hashable, Sendable {
     init(endpoints: [String]) { self.endpoints = endpoints }
 }
 
-struct AttachCommand: ParsableCommand {
-    static let configuration = CommandConfiguration(
-        commandName: "attach",
-        abstract: "Open the console on a running cluster: etcd 3.4 or newer, or quarterdeck's own nodes.",
-        discussion: "Every option has the name and the environment variable (ETCDCTL_ENDPOINTS, ETCDCTL_USER ...) that etcdctl gives it; options win."
-    )
-
-    @Argument(help: "Endpoints, host:port. (default: --endpoints, ETCDCTL_ENDPOINTS, 127.0.0.1:2379)")
-    var endpoint: [String] = []
+/// How to reach a cluster, with etcdctl's names; the same for every command that connects.
+struct ConnectionFlags: ParsableArguments {
     @Option(help: "gRPC endpoints, separated by commas.")
     var endpoints: String?
     @Option(help: ArgumentHelp("User name, asked for the password when there is none.", valueName: "name[:password]"))
@@ -50,30 +43,10 @@ struct AttachCommand: ParsableCommand {
     var dialTimeout: GoDuration?
     @Option(name: .customLong("command-timeout"), help: ArgumentHelp("Longest wait for an answer. (default: 5s)", valueName: "time"))
     var commandTimeout: GoDuration?
-    @OptionGroup var console: ConsoleFlags
-
-    func run() throws {
-        let signals = SignalInbox.install()
-        let connection = try connectionOptions(environment: ProcessInfo.processInfo.environment)
-        let name = AttachCommand.clusterName(connection.endpoints)
-        // A name that says "production" gets no second chance to be hit by accident.
-        let isReadOnly = console.isReadOnly || name.lowercased().hasPrefix("prod")
-        let cluster = ClusterState(name: name, kind: .attached, mode: isReadOnly ? .readOnly : .ask)
-        let mailbox = Mailbox()
-        let runner = try ClusterSession(cluster: cluster, connection: connection, host: nil, mailbox: mailbox)
-        if let path = console.record { try runner.recordFromStart(path) }
-        var flags = console
-        flags.isReadOnly = isReadOnly
-        try ConsoleSession(flags: flags, signals: signals, mailbox: mailbox, runner: runner, cluster: cluster).run()
-    }
-
-    static func clusterName(_ endpoints: [String]) -> String {
-        let first = endpoints.first ?? "cluster"
-        return first.range(of: "://").map { String(first[$0.upperBound...]) } ?? first
-    }
 
     /// Options over environment over defaults. (etcdctl refuses a flag that is also in the environment; that helps nobody here.)
-    func connectionOptions(environment: [String: String]) throws -> ConnectionOptions {
+    /// - Parameter endpoint: those given as arguments.
+    func options(_ endpoint: [String] = [], environment: [String: String]) throws -> ConnectionOptions {
         func value(_ option: String?, _ variable: String) -> String? {
             option ?? environment["ETCDCTL_" + variable].flatMap { $0.isEmpty ? nil : $0 }
         }
@@ -126,6 +99,43 @@ struct AttachCommand: ParsableCommand {
             throw ValidationError("--password needs --user")
         }
         return options
+    }
+}
+
+struct AttachCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "attach",
+        abstract: "Open the console on a running cluster: etcd 3.4 or newer, or quarterdeck's own nodes.",
+        discussion: "Every option has the name and the environment variable (ETCDCTL_ENDPOINTS, ETCDCTL_USER ...) that etcdctl gives it; options win."
+    )
+
+    @Argument(help: "Endpoints, host:port. (default: --endpoints, ETCDCTL_ENDPOINTS, 127.0.0.1:2379)")
+    var endpoint: [String] = []
+    @OptionGroup var connection: ConnectionFlags
+    @OptionGroup var console: ConsoleFlags
+
+    func run() throws {
+        let signals = SignalInbox.install()
+        let connection = try connectionOptions(environment: ProcessInfo.processInfo.environment)
+        let name = AttachCommand.clusterName(connection.endpoints)
+        // A name that says "production" gets no second chance to be hit by accident.
+        let isReadOnly = console.isReadOnly || name.lowercased().hasPrefix("prod")
+        let cluster = ClusterState(name: name, kind: .attached, mode: isReadOnly ? .readOnly : .ask)
+        let mailbox = Mailbox()
+        let runner = try ClusterSession(cluster: cluster, connection: connection, host: nil, mailbox: mailbox)
+        if let path = console.record { try runner.recordFromStart(path) }
+        var flags = console
+        flags.isReadOnly = isReadOnly
+        try ConsoleSession(flags: flags, signals: signals, mailbox: mailbox, runner: runner, cluster: cluster).run()
+    }
+
+    static func clusterName(_ endpoints: [String]) -> String {
+        let first = endpoints.first ?? "cluster"
+        return first.range(of: "://").map { String(first[$0.upperBound...]) } ?? first
+    }
+
+    func connectionOptions(environment: [String: String]) throws -> ConnectionOptions {
+        try connection.options(endpoint, environment: environment)
     }
 
     static func check(_ endpoint: String) throws {

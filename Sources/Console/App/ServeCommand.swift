@@ -60,6 +60,12 @@ struct ServeOptions: Hashable, Sendable {
     var quotaBackendBytes: Int64
     var maxRequestBytes: Int
     var maxTxnOps: Int
+    var maxLearners: Int
+    var checksReconfiguration: Bool
+    var forcesNewCluster: Bool
+    var authToken = "simple"
+    var authTokenTTLSeconds = 300
+    var bcryptCost = 10
     /// debug, info, warn, error.
     var logLevel: String
     /// The console that started this node and ends it with itself.
@@ -89,6 +95,12 @@ struct ServeCommand: ParsableCommand {
     @Option(name: .customLong("quota-backend-bytes"), help: "Size at which the NOSPACE alarm goes off; 0 for 2 GiB. (default: 0)") var quotaBackendBytes: String?
     @Option(name: .customLong("max-request-bytes"), help: "(default: 1572864)") var maxRequestBytes: String?
     @Option(name: .customLong("max-txn-ops"), help: "(default: 128)") var maxTxnOps: String?
+    @Option(name: .customLong("experimental-max-learners"), help: "Learners at a time. (default: 1)") var maxLearners: String?
+    @Option(name: .customLong("strict-reconfig-check"), help: "Refuse membership changes that could cost the quorum. (default: true)") var strictReconfigCheck: String?
+    @Flag(name: .customLong("force-new-cluster"), help: "Go on alone from this member's data; all other members are out of the cluster.") var forceNewCluster = false
+    @Option(name: .customLong("auth-token"), help: "How users are recognised: simple, or jwt,sign-method=...,pub-key=...,priv-key=...,ttl=... (default: simple)") var authToken: String?
+    @Option(name: .customLong("auth-token-ttl"), help: "Seconds that a simple token lives after its last use. (default: 300)") var authTokenTTL: String?
+    @Option(name: .customLong("bcrypt-cost"), help: "Cost of hashing a password, 4 to 31. (default: 10)") var bcryptCost: String?
     @Option(name: .customLong("log-level"), help: "debug, info, warn or error. (default: info)") var logLevel: String?
 
     @Option(help: ArgumentHelp("Obey the console with this process number: orders come on standard input, and its end is ours.", visibility: .hidden)) var supervised: Int32?
@@ -111,6 +123,14 @@ struct ServeCommand: ParsableCommand {
                 throw wrong("--\(flag) \(text): expected \(limits)")
             }
             return read
+        }
+        func truth(_ option: String?, _ flag: String, _ standard: Bool) throws(CommandFailure) -> Bool {
+            switch value(option, flag) {
+            case nil: return standard
+            case "true"?, "1"?, "t"?, "T"?, "TRUE"?, "True"?: return true
+            case "false"?, "0"?, "f"?, "F"?, "FALSE"?, "False"?: return false
+            case let text?: throw wrong("--\(flag) \(text): expected true or false")
+            }
         }
         func urls(_ text: String) throws(CommandFailure) -> [ServiceURL] {
             var list: [ServiceURL] = []
@@ -174,6 +194,13 @@ struct ServeCommand: ParsableCommand {
             snapshotCatchUpEntries: try number(snapshotCatchUpEntries, "experimental-snapshot-catchup-entries", 5_000, 1...Int.max),
             quotaBackendBytes: Int64(try number(quotaBackendBytes, "quota-backend-bytes", 0, 0...Int.max)),
             maxRequestBytes: try number(maxRequestBytes, "max-request-bytes", 1_572_864, 1...512 << 20),
-            maxTxnOps: try number(maxTxnOps, "max-txn-ops", 128, 1...1_000_000), logLevel: level, console: supervised)
+            maxTxnOps: try number(maxTxnOps, "max-txn-ops", 128, 1...1_000_000),
+            maxLearners: try number(maxLearners, "experimental-max-learners", 1, 1...1_000),
+            checksReconfiguration: try truth(strictReconfigCheck, "strict-reconfig-check", true),
+            forcesNewCluster: try truth(forceNewCluster ? "true" : nil, "force-new-cluster", false),
+            authToken: authToken ?? environment["ETCD_AUTH_TOKEN"] ?? "simple",
+            authTokenTTLSeconds: try number(authTokenTTL, "auth-token-ttl", 300, 0...1_000_000_000),
+            // Beyond its range etcd takes the default, and so does the node.
+            bcryptCost: try number(bcryptCost, "bcrypt-cost", 10, 0...1_000), logLevel: level, console: supervised)
     }
 }

@@ -58,6 +58,8 @@ enum ServeRunner {
             // A second signal ends the wait for a clean stop.
             if wait(for: ended, or: signals) { return 130 }
         }
+        // A member that was removed ends well, as etcd does: that was the wish.
+        if case .removed? = failure.withLockedValue({ $0 }) { return 0 }
         if let error = failure.withLockedValue({ $0 }) { throw CommandFailure(description: error.description) }
         logger.info("stopped")
         return 0
@@ -93,6 +95,13 @@ enum ServeRunner {
         configuration.options.quotaBytes = options.quotaBackendBytes
         configuration.options.maxRequestBytes = options.maxRequestBytes
         configuration.options.maxTxnOps = options.maxTxnOps
+        configuration.options.maxLearners = options.maxLearners
+        configuration.options.strictReconfigurationCheck = options.checksReconfiguration
+        configuration.forcesNewCluster = options.forcesNewCluster
+        // 0 is etcd's way to say the default, too.
+        if options.authTokenTTLSeconds > 0 { configuration.options.authTokenTimeToLive = .seconds(Int64(options.authTokenTTLSeconds)) }
+        configuration.authToken = options.authToken
+        configuration.bcryptCost = options.bcryptCost
         return configuration
     }
 }

@@ -90,11 +90,17 @@ public struct TruthModel: Sendable {
         payload.withUnsafeBytes { raw in
             var reader = ByteReader(raw)
             do throws(DecodingFault) {
-                guard try reader.readByte() == Command.format else { throw .malformed("command format") }
+                let format = try reader.readByte()
+                guard format == 1 || format == 2 else { throw .malformed("command format \(format)") }
                 let code = try reader.readByte()
                 guard let kind = Command.Kind(rawValue: code) else { throw .malformed("command kind \(code)") }
                 result.proposer = try reader.read(UInt64.self)
                 result.number = try reader.read(UInt64.self)
+                // On whose behalf: the histories here know no users.
+                if format == 2, try reader.readByte() == 2 {
+                    _ = try reader.read(UInt64.self)
+                    _ = try reader.readCounted()
+                }
                 var cause = TrueRevision.Cause.write
                 result.effect = try effect(kind, &reader, term: term, at: at, &cause)
                 finishRevision(at: at, cause: cause)
@@ -157,7 +163,7 @@ public struct TruthModel: Sendable {
             if request.first == 1, alarm.kind != 0, !alarms.contains(alarm) { alarms.append(alarm) }
             if request.first == 2 { alarms.removeAll { $0 == alarm } }
             return .alarms
-        case .memberAttributes, .stateCheck:
+        default:
             return .none
         }
     }

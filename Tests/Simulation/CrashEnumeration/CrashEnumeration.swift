@@ -72,7 +72,9 @@ public enum CrashEnumeration {
         public var place: Place
         public var violation: Violation
         /// One line, enough to see it again.
-        public var description: String { "CRASH-FAIL \(place) invariant=\(violation)" }
+        public var description: String {
+            "CRASH-FAIL \(place) invariant=\(violation) replay: simulate --enumerate \(place.workload.rawValue) --call \(place.call) --full"
+        }
     }
 
     public struct Report: Sendable, CustomStringConvertible {
@@ -100,13 +102,16 @@ public enum CrashEnumeration {
     }
 
     /// EIO, and where it can happen ENOSPC, at every call: the member must stop, promise nothing more, and be sound again when the disk works.
-    /// - Parameter step: only every such call.
-    public static func runFailures(_ workload: Workload, step: Int = 1) -> Report {
+    /// - Parameters:
+    ///   - step: only every such call.
+    ///   - calls: only these.
+    public static func runFailures(_ workload: Workload, step: Int = 1, calls: Range<Int>? = nil) -> Report {
         let trace = CallTrace(workload)
         var report = Report(workload: workload)
         report.callPoints = trace.operations.count
-        for (violation) in trace.cluster.violations { report.failures.append(Failure(place: Place(workload: workload, call: -1, operation: "clean run", survivors: .all, isTogether: false), violation: violation)) }
-        for call in stride(from: 0, to: trace.operations.count, by: step) where report.failures.count < maxFailures {
+        let end = Place(workload: workload, call: trace.operations.count, operation: "end of the clean run", survivors: .all, isTogether: false)
+        report.failures = trace.cluster.violations.map { Failure(place: end, violation: $0) }
+        for call in stride(from: 0, to: trace.operations.count, by: step) where report.failures.count < maxFailures && calls?.contains(call) ?? true {
             let codes = needsSpace(trace.operations[call].operation) ? [MemoryDisk.ioError, MemoryDisk.noSpace] : [MemoryDisk.ioError]
             for code in codes { FailedCall(workload, call, code).run(into: &report) }
         }

@@ -126,6 +126,9 @@ final class CrashNode {
 
     func fail(_ reason: String) { if failure == nil { stop(reason) } }
 
+    /// A snapshot has arrived as a whole; nothing was done about it yet.
+    var isAboutToAdopt: Bool { if case .adopt? = storeJobs.first { true } else { false } }
+
     // MARK: The threads' work
 
     /// Group commit: everything that waits.

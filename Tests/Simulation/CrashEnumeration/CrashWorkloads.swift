@@ -11,10 +11,12 @@ extension CrashEnumeration {
         case plainWrites
         /// A lone member whose log and history are compacted again and again, with two restarts on the way.
         case compaction
-        /// Three members; one is cut off until the log no longer reaches it, and gets a snapshot, twice.
+        /// Three members; one is cut off until the log no longer reaches it, and gets a snapshot, twice. The second time it dies in between.
         case snapshotInstall
         /// Three members become five and three again: one joins as a learner and is promoted, one joins as a voter, a follower and the leader go.
         case membershipChange
+
+        public var hasSeveralMembers: Bool { memberCount > 1 }
 
         var memberCount: Int {
             switch self {
@@ -125,6 +127,13 @@ struct CrashScript {
             for _ in 0..<8 { try put(on: cluster.nodes[0]) }
             try pause()
             cluster.isolated = []
+            if round == 1 {
+                // It dies with the snapshot whole on its disk, unsynced name and all, and finds it there.
+                guard cluster.run(within: .seconds(30), until: { behind.isAboutToAdopt || cluster.hasFailed }), !cluster.hasFailed else { throw ScriptStopped() }
+                behind.stop()
+                cluster.nodes[0].inbox.append(.snapshotSent(to: behind.id, succeeded: false))
+                try boot(behind)
+            }
             try reach(behind)
             try put(on: behind)
             try reach(behind)

@@ -25,6 +25,8 @@ public struct ClientBounds: Sendable {
     public var maxWaitingObserverEvents = 1_024
     /// Bytes of an Observe stream that HTTP/2 has not taken; above it events wait, and states replace each other.
     public var maxBufferedObserverBytes = 64 << 10
+    /// Bytes of a snapshot's stream that HTTP/2 has not taken; the next piece is read when half of it has left.
+    public var maxBufferedSnapshotBytes = 1 << 20
     /// Bytes gathered for one write to the socket.
     public var writeChunkBytes = 256 << 10
     /// Time in which a new connection must show which protocol it speaks.

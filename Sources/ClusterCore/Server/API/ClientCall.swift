@@ -1,3 +1,4 @@
+import Auth
 import Base
 import GRPC
 import NIOCore
@@ -13,6 +14,8 @@ struct ClientCall {
     var stream: StreamID = 0
     var method: MethodID = .range
     var requiresLeader = false
+    /// Who asks, as far as the client says.
+    var credential = Credential.none
     /// When the client stops waiting; `.distantFuture`: never.
     var deadline: NIODeadline = .distantFuture
     var connection: GRPCConnection?
@@ -29,6 +32,7 @@ struct ClientCall {
         /// Long reads, made on a thread of their own.
         case hash
         case hashKV(Revision)
+        case snapshot(SnapshotCall)
         /// One renewal of a keep-alive stream; `place` counts the stream's requests.
         case renewal(KeepAliveCall, place: Int)
         case watch(WatchCall)
@@ -37,6 +41,18 @@ struct ClientCall {
         case observe(ObserveCall)
         /// A question of this server's own (`/health`).
         case probe(ReadProbe)
+        case authQuery(AuthQuery)
+        case login(LoginCall)
+        /// What is done once the member has said that the caller may.
+        case admission(Admission)
+    }
+
+    /// What the member has no part in beyond permitting it.
+    enum Admission {
+        case defragment
+        case observe(ObserveCall)
+        case addUser(UserName, Secret)
+        case changePassword(UserName, Secret)
     }
 }
 

@@ -15,6 +15,8 @@ final class ClientChannel: @unchecked Sendable {
     let channel: any Channel
     /// Set once the connection has turned out to be gRPC.
     var grpc: GRPCConnection?
+    /// Set by whoever terminates TLS, before the first byte of a call.
+    var identity: ClientIdentity?
     /// Set once it has turned out to be HTTP/1.1.
     var http: HTTPConnection?
 
@@ -82,7 +84,7 @@ final class ProtocolSniffer: ChannelInboundHandler, RemovableChannelHandler {
         let pipeline = context.pipeline.syncOperations
         do {
             if isPreface {
-                let connection = GRPCConnection(loop: loop)
+                let connection = GRPCConnection(loop: loop, identity: record.identity)
                 record.grpc = connection
                 try pipeline.addHandler(connection, position: .after(self))
             } else {

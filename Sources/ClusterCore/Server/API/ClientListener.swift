@@ -17,11 +17,11 @@ public final class ClientListener: Sendable {
     /// Binds and serves. Connections are spread over the loops of `group`.
     /// - Throws: NIO's `IOError` when the port cannot be bound (`EADDRINUSE`: somebody else has it).
     public static func start(port: any ReplicaPort, group: any EventLoopGroup, host: String, tcpPort: Int, bounds: ClientBounds = ClientBounds(),
-                             logger: Logger) async throws -> ClientListener {
+                             auth: AuthDesk = AuthDesk(), logger: Logger) async throws -> ClientListener {
         var eventLoops: [any EventLoop] = []
         for eventLoop in group.makeIterator() { eventLoops.append(eventLoop) }
         let numbers = LoopNumbers.take(eventLoops.count, of: port)
-        let loops = zip(eventLoops, numbers.numbers).map { ClientLoop(number: $1, eventLoop: $0, port: port, bounds: bounds, logger: logger) }
+        let loops = zip(eventLoops, numbers.numbers).map { ClientLoop(number: $1, eventLoop: $0, port: port, bounds: bounds, auth: auth, logger: logger) }
         let connections = ConnectionCount()
         for loop in loops {
             // Before any connection exists, so nothing reads it meanwhile.

@@ -1,3 +1,4 @@
+import Auth
 import Base
 import GRPC
 import Logging
@@ -17,6 +18,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
     let port: any ReplicaPort
     let identity: NodeIdentity
     let bounds: ClientBounds
+    let auth: AuthDesk
     let logger: Logger
     /// The loops of the node, this one included: `/metrics` adds them up.
     var siblings: [ClientLoop] = []
@@ -66,11 +68,12 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
     private(set) var isClosed = false
     private var whenEmpty: EventLoopPromise<Void>?
 
-    init(number: UInt8, eventLoop: any EventLoop, port: any ReplicaPort, bounds: ClientBounds, logger: Logger) {
+    init(number: UInt8, eventLoop: any EventLoop, port: any ReplicaPort, bounds: ClientBounds, auth: AuthDesk, logger: Logger) {
         self.number = number
         self.eventLoop = eventLoop
         self.port = port
         self.bounds = bounds
+        self.auth = auth
         self.logger = logger
         identity = port.identity
     }
@@ -81,7 +84,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
 
     /// nil when the table is full.
     func open(_ connection: GRPCConnection?, _ stream: StreamID, _ method: MethodID, _ work: ClientCall.Work, requiresLeader: Bool = false,
-              deadline: NIODeadline = .distantFuture) -> Int? {
+              credential: Credential = .none, deadline: NIODeadline = .distantFuture) -> Int? {
         let place: Int
         if let last = free.popLast() {
             place = Int(last)
@@ -93,6 +96,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
         calls[place].stream = stream
         calls[place].method = method
         calls[place].requiresLeader = requiresLeader
+        calls[place].credential = credential
         calls[place].connection = connection
         calls[place].work = work
         calls[place].deadline = deadline
@@ -105,6 +109,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
     func close(_ place: Int) {
         calls[place].generation &+= 1
         calls[place].connection = nil
+        calls[place].credential = .none
         calls[place].work = .free
         calls[place].deadline = .distantFuture
         free.append(UInt32(place))
@@ -119,7 +124,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
 
     /// The place of a call that still waits.
     @inline(__always)
-    private func find(_ slot: UInt64) -> Int? {
+    func find(_ slot: UInt64) -> Int? {
         let place = Int(slot & 0xff_ffff)
         guard place < calls.count, calls[place].generation == UInt32(truncatingIfNeeded: slot >> 24 & 0xffff_ffff) else { return nil }
         if case .free = calls[place].work { return nil }
@@ -130,6 +135,9 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
     func setWork(_ place: Int, _ work: ClientCall.Work) { calls[place].work = work }
     func method(_ place: Int) -> MethodID { calls[place].method }
     func requiresLeader(_ place: Int) -> Bool { calls[place].requiresLeader }
+    func credential(_ place: Int) -> Credential { calls[place].credential }
+    func connection(_ place: Int) -> GRPCConnection? { calls[place].connection }
+    func stream(_ place: Int) -> StreamID { calls[place].stream }
 
     // MARK: To the member
 
@@ -144,7 +152,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
 
     func ask(_ place: Int, _ request: Request) {
         outboxRequests += 1
-        post(.request(token(place), request, requiresLeader: calls[place].requiresLeader))
+        post(.request(token(place), request, requiresLeader: calls[place].requiresLeader, from: calls[place].credential))
     }
 
     private func flushOutbox() {
@@ -216,7 +224,11 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
     private func take(_ answer: Answer, _ place: Int) {
         switch answer {
         case .encoded(let bytes): return respond(place, bytes)
-        case .failed(let error): return fail(place, error)
+        case .failed(let error):
+            if case .login(let call) = calls[place].work, error == .authOldRevision, call.mayTryAgain() { return ask(place, .read) }
+            return fail(place, error)
+        case .permitted:
+            if case .admission(let admission) = calls[place].work { return go(on: admission, place) }
         case .leaseRenewed(_, let ttl):
             if case .renewal(let call, let index) = calls[place].work { return renewed(place, call, index, .success(ttl)) }
         case .leaseState(let lease, let remaining, let granted, let keys):
@@ -230,6 +242,12 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
                 var header = self.header()
                 header.revision = .zero
                 ResponseMessage.members(header, members, into: &$0)
+            }
+        case .membershipChanged(let added, let members):
+            return respond(place) {
+                var header = self.header()
+                header.revision = .zero
+                ResponseMessage.membershipChanged(header, added: added, members, into: &$0)
             }
         case .status(let status):
             revision = max(revision, status.revision)
@@ -275,10 +293,13 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
                 connection.putOff(token)
                 continue
             }
+            let caller = grant.callers[token]
             switch calls[place].work {
-            case .range(let request): read(place, request, grant.snapshot, header, reader)
+            case .range(let request): read(place, request, grant, caller, header, reader)
             case .readTxn(let request):
                 do throws(ServiceError) {
+                    // Nothing is put, so no lease is concerned.
+                    try grant.auth.requirePermission(for: request, by: caller, keysOfLease: { _ in [] })
                     let result = try grant.snapshot.readOnlyTxn(request, reader: reader)
                     respond(place) { result.encode(header: header, into: &$0) }
                 } catch {
@@ -292,19 +313,36 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
                 } catch {
                     probe.finish(error)
                 }
-            case .hash, .hashKV: hash(place, token, grant, header)
-            case .free, .answered, .renewal, .watch, .keepAlive, .healthWatch, .observe:
+            case .hash, .hashKV:
+                do throws(ServiceError) {
+                    try grant.auth.requireRoot(caller)
+                    hash(place, token, grant, header)
+                } catch {
+                    fail(place, error)
+                }
+            case .authQuery(let query): answer(query, place, grant, caller, header)
+            case .login(let call): compare(call, place, grant)
+            case .snapshot(let call):
+                do throws(ServiceError) {
+                    try grant.auth.requireRoot(caller)
+                    begin(call, place, token, of: grant.backend)
+                } catch {
+                    fail(place, error)
+                }
+            case .free, .answered, .renewal, .watch, .keepAlive, .healthWatch, .observe, .admission:
                 preconditionFailure("the member granted a read to \(calls[place].method)")
             }
         }
     }
 
     @inline(__always)
-    private func read(_ place: Int, _ request: RangeRequest, _ snapshot: StoreSnapshot, _ header: ResponseHeader, _ reader: any BackendReader) {
+    private func read(_ place: Int, _ request: RangeRequest, _ grant: ReadGrant, _ caller: Caller?, _ header: ResponseHeader,
+                      _ reader: any BackendReader) {
         var writer = ByteWriter()
         swap(&writer, &scratch)
         do throws(ServiceError) {
-            try snapshot.rangeEncoded(request, header: header, reader: reader, into: &writer)
+            try grant.auth.requirePermission(for: request, by: caller)
+            try grant.snapshot.rangeEncoded(request, header: header, reader: reader, into: &writer)
             respond(place, writer.bytes)
         } catch {
             fail(place, error)
@@ -364,6 +402,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
             case .range(let request): ask(place, request.serializable ? .localRead : .read)
             case .readTxn(let request): ask(place, request.isSerializable ? .localRead : .read)
             case .hash, .hashKV: ask(place, .localRead)
+            case .snapshot: ask(place, .durableRead)
             default: break
             }
         }
@@ -375,10 +414,12 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
         ask(place, linearizable ? .read : .localRead)
     }
 
+    func endpoint(_ place: Int) -> (connection: GRPCConnection?, stream: StreamID) { (calls[place].connection, calls[place].stream) }
+
     // MARK: Ends of calls
 
     /// Answers a call with one message and OK.
-    private func respond(_ place: Int, _ bytes: [UInt8]) {
+    func respond(_ place: Int, _ bytes: [UInt8]) {
         guard let connection = calls[place].connection else { return close(place) }
         guard bytes.count <= bounds.maxResponseBytes else {
             return fail(place, ServiceError(.resourceExhausted,
@@ -392,7 +433,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
         close(place)
     }
 
-    private func respond(_ place: Int, _ write: (inout ByteWriter) -> Void) {
+    func respond(_ place: Int, _ write: (inout ByteWriter) -> Void) {
         var writer = ByteWriter(capacity: 128)
         write(&writer)
         respond(place, writer.bytes)
@@ -404,7 +445,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
         case .probe(let probe):
             close(place)
             return probe.finish(error)
-        case .free, .answered, .range, .readTxn, .hash, .hashKV, .watch, .keepAlive, .healthWatch, .observe: break
+        case .free, .answered, .range, .readTxn, .hash, .hashKV, .snapshot, .watch, .keepAlive, .healthWatch, .observe, .authQuery, .login, .admission: break
         }
         let stream = calls[place].stream
         let connection = calls[place].connection
@@ -429,7 +470,8 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
         case .observe:
             observers.removeAll { $0 == place }
             if observers.isEmpty { port.setObserving(self, false) }
-        case .free, .answered, .range, .readTxn, .hash, .hashKV, .renewal, .healthWatch, .probe: break
+        case .snapshot(let call): call.end()
+        case .free, .answered, .range, .readTxn, .hash, .hashKV, .renewal, .healthWatch, .probe, .authQuery, .login, .admission: break
         }
         calls[place].connection?.table.remove(calls[place].stream)
         close(place)

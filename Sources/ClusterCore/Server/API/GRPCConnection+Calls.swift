@@ -1,3 +1,4 @@
+import Auth
 import Base
 import GRPC
 import NIOCore
@@ -26,18 +27,20 @@ extension GRPCConnection {
         let deadline = deadline(head)
         switch method {
         case .watch:
-            guard let place = loop.open(self, stream, method, .free, requiresLeader: head.requiresLeader, deadline: deadline) else {
+            let credential = credential(head)
+            guard let place = loop.open(self, stream, method, .free, requiresLeader: head.requiresLeader, credential: credential,
+                                        deadline: deadline) else {
                 return refuse(stream, method, .service(.requestTooManyRequests))
             }
             let id = loop.streamID(place)
             loop.setWork(place, .watch(WatchCall(id: id)))
             table.insert(stream, place)
-            loop.post(.watch(id, .open(requiresLeader: head.requiresLeader)))
+            loop.post(.watch(id, .open(requiresLeader: head.requiresLeader, from: credential)))
         case .leaseKeepAlive:
             loop.refreshStatus()
             if head.requiresLeader, !loop.hasLeader { return refuse(stream, method, .service(.noLeader)) }
             guard let place = loop.open(self, stream, method, .keepAlive(KeepAliveCall()), requiresLeader: head.requiresLeader,
-                                        deadline: deadline) else {
+                                        credential: credential(head), deadline: deadline) else {
                 return refuse(stream, method, .service(.requestTooManyRequests))
             }
             table.insert(stream, place)
@@ -128,9 +131,20 @@ extension GRPCConnection {
         case .memberList:
             let fields = try numbers(raw)
             try ask(method, stream, head, .members(linearizable: fields.first != 0))
-        case .memberAdd, .memberRemove, .memberUpdate, .memberPromote:
-            try requireLeader(head)
-            throw .service(ServiceError(.unimplemented, "quarterdeck: changing the membership is not supported yet"))
+        case .memberAdd:
+            let request = try decoded { () throws(DecodingFault) in try PBMemberAddRequest(decoding: raw) }
+            guard let urls = NodeURL.peerURLs(request.peerUrls) else { throw .service(.memberBadURLs) }
+            // etcd's: what makes the id new is the second in which it was asked for.
+            let id = Identifiers.member(peerURLs: urls, token: String(SystemClock().wall().milliseconds / 1_000))
+            try ask(method, stream, head, .changeMembership(.add(Member(id: id, peerURLs: urls, isLearner: request.isLearner))))
+        case .memberRemove:
+            try ask(method, stream, head, .changeMembership(.remove(MemberID(try numbers(raw).first))))
+        case .memberPromote:
+            try ask(method, stream, head, .changeMembership(.promote(MemberID(try numbers(raw).first))))
+        case .memberUpdate:
+            // URLs are taken as they are given. (§7)
+            let request = try decoded { () throws(DecodingFault) in try PBMemberUpdateRequest(decoding: raw) }
+            try ask(method, stream, head, .changeMembership(.update(MemberID(request.id), peerURLs: request.peerUrls)))
 
         case .status:
             try ignored(raw)
@@ -154,24 +168,16 @@ extension GRPCConnection {
         case .defragment:
             // The backend gives freed pages to later writes by itself, so there is nothing to rewrite.
             try ignored(raw)
-            try requireLeader(head)
-            answer(stream, method) { _ in [] }
+            try ask(method, stream, head, .permission(.root), .admission(.defragment))
         case .snapshot:
-            throw .service(ServiceError(.unimplemented, "quarterdeck: snapshots are not supported yet"))
+            try ignored(raw)
+            try ask(method, stream, head, .durableRead, .snapshot(SnapshotCall()))
         case .downgrade:
             throw .service(ServiceError(.unimplemented, "quarterdeck: downgrade is not supported"))
 
-        case .authStatus:
-            try ignored(raw)
-            try requireLeader(head)
-            answer(stream, method) { $0.authStatus }
-        case .authenticate:
-            try requireLeader(head)
-            throw .service(.authNotEnabled)
-        case .authEnable, .authDisable, .userAdd, .userGet, .userList, .userDelete, .userChangePassword, .userGrantRole, .userRevokeRole,
-             .roleAdd, .roleGet, .roleList, .roleDelete, .roleGrantPermission, .roleRevokePermission:
-            try requireLeader(head)
-            throw .service(ServiceError(.unimplemented, "quarterdeck: authentication is not supported yet"))
+        case .authStatus, .authenticate, .authEnable, .authDisable, .userAdd, .userGet, .userList, .userDelete, .userChangePassword,
+             .userGrantRole, .userRevokeRole, .roleAdd, .roleGet, .roleList, .roleDelete, .roleGrantPermission, .roleRevokePermission:
+            try handleAuth(method, stream, head, raw)
 
         case .lock, .unlock:
             throw .service(ServiceError(.unimplemented, "quarterdeck: the lock service is not supported yet"))
@@ -204,11 +210,8 @@ extension GRPCConnection {
         case .observeMember:
             let request = try decoded { () throws(DecodingFault) in try PBObserveRequest(decoding: raw) }
             let call = ObserveCall(life: request.life, sequence: request.sequence, limit: loop.bounds.maxWaitingObserverEvents)
-            guard let place = loop.open(self, stream, method, .observe(call), deadline: deadline(head)) else {
-                throw .service(.requestTooManyRequests)
-            }
-            table.insert(stream, place)
-            loop.observe(place)
+            // Members, roles and positions of the log: for whoever is known.
+            try ask(method, stream, head, .permission(.user), .admission(.observe(call)))
 
         case .watch, .leaseKeepAlive: preconditionFailure("\(method) is no unary method")
         }
@@ -234,9 +237,12 @@ extension GRPCConnection {
 
     /// Puts the call into the loop's table and its question into the next batch.
     @inline(__always)
-    private func ask(_ method: MethodID, _ stream: StreamID, _ head: RequestHead, _ request: Request,
-                     _ work: ClientCall.Work = .answered) throws(CallFault) {
-        guard let place = loop.open(self, stream, method, work, requiresLeader: head.requiresLeader, deadline: deadline(head)) else {
+    func ask(_ method: MethodID, _ stream: StreamID, _ head: RequestHead, _ request: Request,
+             _ work: ClientCall.Work = .answered) throws(CallFault) {
+        // Whoever logs in is nobody yet: a token from before, stale or not, plays no part.
+        let credential = method == .authenticate ? .none : credential(head)
+        guard let place = loop.open(self, stream, method, work, requiresLeader: head.requiresLeader, credential: credential,
+                                    deadline: deadline(head)) else {
             throw .service(.requestTooManyRequests)
         }
         table.insert(stream, place)
@@ -272,7 +278,7 @@ extension GRPCConnection {
     }
 
     @inline(__always)
-    private func decoded<T>(_ body: () throws(DecodingFault) -> T) throws(CallFault) -> T {
+    func decoded<T>(_ body: () throws(DecodingFault) -> T) throws(CallFault) -> T {
         do throws(DecodingFault) { return try body() } catch { throw .undecodable(error) }
     }
 
@@ -323,7 +329,6 @@ private struct LocalAnswer {
     let header: ResponseHeader
 
     var headerOnly: [UInt8] { encoded { ResponseMessage.headerOnly(header, into: &$0) } }
-    var authStatus: [UInt8] { encoded { ResponseMessage.authStatus(header, into: &$0) } }
     func health(_ status: HealthStatus) -> [UInt8] { encoded { ResponseMessage.health(status, into: &$0) } }
 
     private func encoded(_ body: (inout ByteWriter) -> Void) -> [UInt8] {

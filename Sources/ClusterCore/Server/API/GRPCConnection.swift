@@ -1,3 +1,4 @@
+import Auth
 import Base
 import GRPC
 import NIOCore
@@ -36,8 +37,14 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
     /// Watch streams with responses that may have left.
     private var watchesToSettle: [(stream: StreamID, call: WatchCall)] = []
 
-    init(loop: ClientLoop) {
+    /// Who the client is by its certificate.
+    let identity: ClientIdentity?
+    /// The last signed token that was found right: a client sends the same one with every request.
+    private var checkedToken: (token: [UInt8], claims: TokenSigner.Claims)?
+
+    init(loop: ClientLoop, identity: ClientIdentity? = nil) {
         self.loop = loop
+        self.identity = identity
         var settings = HTTP2Settings()
         settings.maxConcurrentStreams = loop.bounds.maxConcurrentStreams
         session = GRPCServerSession(methods: GRPCConnection.methods, delegate: self,
@@ -225,6 +232,7 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
     func session(_ session: GRPCServerSession, drained stream: StreamID) {
         guard let place = table.find(stream) else { return }
         if case .observe(let call) = loop.work(place) { return advance(call, on: stream) }
+        if case .snapshot(let call) = loop.work(place) { return loop.advance(call, place) }
         guard case .watch(let call) = loop.work(place) else { return }
         if !call.isTouched {
             call.isTouched = true
@@ -252,8 +260,8 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
         }
         call.trim()
         while call.next < call.entries.count, call.running < loop.bounds.maxRunningKeepAlives {
-            let requiresLeader = loop.requiresLeader(parent)
-            guard let place = loop.open(self, stream, .leaseKeepAlive, .renewal(call, place: call.base + call.next), requiresLeader: requiresLeader) else {
+            guard let place = loop.open(self, stream, .leaseKeepAlive, .renewal(call, place: call.base + call.next),
+                                        requiresLeader: loop.requiresLeader(parent), credential: loop.credential(parent)) else {
                 return loop.fail(parent, .requestTooManyRequests)
             }
             call.entries[call.next].running = loop.token(place)
@@ -280,6 +288,46 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
         queued(message.count + 5)
         loop.counters.send(.observeMember)
         loop.touch(self)
+    }
+
+    // MARK: Snapshot
+
+    /// A message of a stream that looks itself after how much waits.
+    func send(_ message: [UInt8], on stream: StreamID) {
+        session.sendMessage(stream, message)
+        queued(message.count + 5)
+        loop.touch(self)
+    }
+
+    // MARK: Who asks
+
+    /// What the request says of its sender. A token counts before a certificate, whether it is right or not. (§9.5)
+    func credential(_ head: RequestHead) -> Credential {
+        let token = head.token.isEmpty ? head.authorization : head.token
+        guard !token.isEmpty else {
+            // The gateway's certificate is not its client's.
+            guard let identity, !head.isFromGateway else { return .none }
+            return .commonName(identity.commonName)
+        }
+        return credential(ofToken: token)
+    }
+
+    private static let bearer = Array("Bearer ".utf8)
+
+    private func credential(ofToken sent: [UInt8]) -> Credential {
+        let token = sent.starts(with: GRPCConnection.bearer) ? Array(sent.dropFirst(GRPCConnection.bearer.count)) : sent
+        switch loop.auth.tokens {
+        case .simple: return .token(token)
+        case .none: return .invalid
+        case .signed(let signer):
+            let now = loop.unixSeconds
+            if let checkedToken, checkedToken.token == token, checkedToken.claims.expires.map({ now < $0 }) ?? true {
+                return .claims(user: checkedToken.claims.user, revision: checkedToken.claims.revision)
+            }
+            guard let claims = signer.check(token, at: now) else { return .invalid }
+            checkedToken = (token, claims)
+            return .claims(user: claims.user, revision: claims.revision)
+        }
     }
 
     // MARK: The end

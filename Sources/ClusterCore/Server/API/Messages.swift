@@ -1,3 +1,4 @@
+import Auth
 import Base
 import Raft
 import Replica
@@ -84,14 +85,24 @@ enum ResponseMessage {
     /// The header's revision stays 0 in all answers about members.
     static func members(_ header: ResponseHeader, _ members: [Member], into writer: inout ByteWriter) {
         header.encodeAsField(into: &writer)
-        for member in members {
-            writer.writeMessage(2) { body in
-                body.writeField(1, member.id.rawValue)
-                body.writeField(2, Array(member.name.utf8))
-                for url in member.peerURLs { body.writeString(3, url) }
-                for url in member.clientURLs { body.writeString(4, url) }
-                body.writeField(5, member.isLearner)
-            }
+        for member in members { self.member(member, field: 2, into: &writer) }
+    }
+
+    /// The answer to an addition has the new member before the list.
+    static func membershipChanged(_ header: ResponseHeader, added: Member?, _ members: [Member], into writer: inout ByteWriter) {
+        guard let added else { return self.members(header, members, into: &writer) }
+        header.encodeAsField(into: &writer)
+        member(added, field: 2, into: &writer)
+        for member in members { self.member(member, field: 3, into: &writer) }
+    }
+
+    private static func member(_ member: Member, field: UInt32, into writer: inout ByteWriter) {
+        writer.writeMessage(field) { body in
+            body.writeField(1, member.id.rawValue)
+            body.writeField(2, Array(member.name.utf8))
+            for url in member.peerURLs { body.writeString(3, url) }
+            for url in member.clientURLs { body.writeString(4, url) }
+            body.writeField(5, member.isLearner)
         }
     }
 
@@ -123,10 +134,28 @@ enum ResponseMessage {
         writer.writeField(4, result.hashRevision.rawValue)
     }
 
-    /// Authentication is off: enabled stays false, the auth revision is that of a fresh store.
-    static func authStatus(_ header: ResponseHeader, into writer: inout ByteWriter) {
+    static func auth(_ header: ResponseHeader, _ answer: AuthAnswer, into writer: inout ByteWriter) {
         header.encodeAsField(into: &writer)
-        writer.writeField(3, UInt64(1))
+        func list(_ field: UInt32, _ names: [[UInt8]]) {
+            for name in names {
+                writer.writeTag(field, .lengthDelimited)
+                writer.writeCounted(name)
+            }
+        }
+        switch answer {
+        case .status(let isEnabled, let revision):
+            writer.writeField(2, isEnabled)
+            writer.writeField(3, revision)
+        case .user(let user): list(2, user.roles.map(\.bytes))
+        case .users(let names): list(2, names.map(\.bytes))
+        case .role(let role): for permission in role.permissions { writer.writeMessage(2) { permission.encode(into: &$0) } }
+        case .roles(let names): list(2, names.map(\.bytes))
+        }
+    }
+
+    static func authenticated(_ header: ResponseHeader, token: [UInt8], into writer: inout ByteWriter) {
+        header.encodeAsField(into: &writer)
+        writer.writeField(2, token)
     }
 
     static func health(_ status: HealthStatus, into writer: inout ByteWriter) { writer.writeField(1, status.rawValue) }

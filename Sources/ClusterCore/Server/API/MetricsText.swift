@@ -39,6 +39,7 @@ struct MetricsText {
         counter("etcd_mvcc_delete_total", "Total number of deletes seen by this member.", count.deletes)
         counter("etcd_mvcc_txn_total", "Total number of txns seen by this member.", count.txns)
         counter("etcd_debugging_mvcc_events_total", "Total number of events sent by this member.", count.events)
+        gauge("etcd_debugging_auth_revision", "The current revision of auth store.", signed: Int64(clamping: status.authRevision))
         gauge("etcd_debugging_mvcc_current_revision", "The current revision of store.", signed: status.revision.rawValue)
         gauge("etcd_debugging_mvcc_compact_revision", "The revision of the last compaction in store.", signed: status.compactRevision)
         gauge("etcd_debugging_mvcc_watcher_total", "Total number of watchers.", UInt64(max(0, status.watchers)))

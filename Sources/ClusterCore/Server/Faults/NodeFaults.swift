@@ -37,14 +37,14 @@ public final class NodeFaults: Sendable {
     }
 
     /// Leaves the node's log as a power failure in the middle of a write does. The node must not run.
-    /// - Parameter founders: the members that the cluster began with; they make its identity.
     @discardableResult
-    public func tearLog(dataDirectory: String, founders: [MemberID]) throws(NodeError) -> TornWrite {
+    public func tearLog(dataDirectory: String) throws(NodeError) -> TornWrite {
         do {
             let lock = try DirectoryLock(directory: dataDirectory)
             return try withExtendedLifetime(lock) {
-                try WriteAheadLog.tear(directory: MemberFiles.logDirectory(in: dataDirectory), disk: disk,
-                                       identity: LogIdentity(cluster: Identifiers.cluster(members: founders), member: member))
+                let directory = MemberFiles.logDirectory(in: dataDirectory)
+                guard let identity = try WriteAheadLog.identity(directory: directory, disk: disk) else { throw LogError.missing(directory: directory) }
+                return try WriteAheadLog.tear(directory: directory, disk: disk, identity: identity)
             }
         } catch {
             throw .dataDirectory("\(error)")

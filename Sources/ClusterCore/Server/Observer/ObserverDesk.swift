@@ -81,7 +81,7 @@ struct ObserverDesk {
         switch note {
         case .raft(let raft):
             switch raft {
-            case .configurationChanged, .messageRefused: return
+            case .configurationChanged, .messageRefused, .peerForgot: return
             case .roleChanged(_, let at, _), .leaderChanged(_, let at), .preVoteAsked(let at), .voteAsked(let at), .voteCast(_, let at, _),
                  .voteRefused(_, let at, _, _), .voteReceived(_, _, _, let at), .elected(let at, _, _), .steppedDown(let at, _), .firstCommit(let at, _),
                  .leaderConnectionLost(_, let at):
@@ -94,7 +94,7 @@ struct ObserverDesk {
             membership = now
             text = changes
         case .snapshotInstalled, .snapshotSent, .peerLost, .peerFound: break
-        case .alarmsChanged, .compacted, .leaseExpired, .cannotApply, .diverged, .statesDiffer: return
+        case .alarmsChanged, .compacted, .authSwitched, .leaseExpired, .cannotApply, .removed, .diverged, .statesDiffer: return
         }
         lastSequence += 1
         let observed = ObservedNote(sequence: lastSequence, at: now, wallMicroseconds: wallMicroseconds, term: term, isLearner: isLearner, note: note, text: text)

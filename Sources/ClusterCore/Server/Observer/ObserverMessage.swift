@@ -33,7 +33,7 @@ enum ObserverMessage {
         case .snapshotSent(let peer, let succeeded): .snapshotSent(snapshot(peer, succeeded ? .complete : .failed))
         case .peerLost(let peer): .peerLost(peer.rawValue)
         case .peerFound(let peer): .peerFound(peer.rawValue)
-        case .alarmsChanged, .compacted, .leaseExpired, .cannotApply, .diverged, .statesDiffer: nil
+        case .alarmsChanged, .compacted, .authSwitched, .leaseExpired, .cannotApply, .removed, .diverged, .statesDiffer: nil
         }
     }
 
@@ -61,7 +61,7 @@ enum ObserverMessage {
         case .diskStuck(let after): .diskStuck(after.nanoseconds / 1_000)
         case .diskRecovered(let after): .diskRecovered(after.nanoseconds / 1_000)
         case .snapshotNeeded(let peer): .snapshotSent(snapshot(peer, .started))
-        case .configurationChanged, .messageRefused: nil
+        case .configurationChanged, .messageRefused, .peerForgot: nil
         }
     }
 

@@ -19,7 +19,8 @@ struct PeerAddress: Hashable, Sendable {
 }
 
 /// The connections between members: one out to each peer for what this member sends, one in from each for what it receives.
-/// Messages are dropped, never queued without bound: consensus repeats what matters.
+/// Messages are dropped, never queued without bound: consensus repeats what matters. A peer that is no member any more and asks all the same
+/// is answered on the connection that it asks on.
 ///
 /// Confined to the replica loop, hence @unchecked Sendable.
 final class PeerTransport: @unchecked Sendable {
@@ -45,9 +46,15 @@ final class PeerTransport: @unchecked Sendable {
     private let intake: SnapshotIntakeFactory
     /// News of connections. Set before `setPeers`.
     var note: (ReplicaNote) -> Void = { _ in }
+    /// For those who ask over HTTP.
+    var memberList: () -> [Member] = { [] }
+    /// How long the connection to a peer that has left stays: it has to be told that it was removed.
+    static let farewell = TimeAmount.seconds(5)
     private var peers: [PeerLink] = []
     private var listeners: [any Channel] = []
     private var inbound: [ObjectIdentifier: any Channel] = [:]
+    /// The connections on which a peer has said something, oldest first.
+    private var inboundOfPeer: [MemberID: [any Channel]] = [:]
     private var isPaused = false
     private var isClosed = false
 
@@ -88,13 +95,42 @@ final class PeerTransport: @unchecked Sendable {
             }
     }
 
+    /// Connects to whoever is new, anew to whoever moved, and leaves whoever is not named any more.
     func setPeers(_ addresses: [PeerAddress]) {
         loop.preconditionInEventLoop()
-        for address in addresses where address.id != identity.member {
+        guard !isClosed else { return }
+        let wanted = addresses.filter { $0.id != identity.member }
+        for link in peers where !wanted.contains(link.address) {
+            // One that moved is elsewhere from now on; what is on the way to its old address is of no use.
+            if wanted.contains(where: { $0.id == link.address.id }) {
+                drop(link)
+                post([.peerUnreachable(link.address.id)])
+            } else {
+                retire(link)
+            }
+        }
+        for address in wanted {
+            if let link = peers.first(where: { $0.address == address }) {
+                link.isRetired = false
+                continue
+            }
             let link = PeerLink(address: address, transport: self)
             peers.append(link)
             link.connect()
         }
+    }
+
+    private func retire(_ link: PeerLink) {
+        guard !link.isRetired else { return }
+        link.isRetired = true
+        let this = UncheckedBox((self, link))
+        loop.scheduleTask(in: PeerTransport.farewell) { if this.value.1.isRetired { this.value.0.drop(this.value.1) } }
+    }
+
+    private func drop(_ link: PeerLink) {
+        guard peers.contains(where: { $0 === link }) else { return }
+        peers.removeAll { $0 === link }
+        link.end()
     }
 
     func address(of peer: MemberID) -> PeerAddress? { peers.first { $0.address.id == peer }?.address }
@@ -103,7 +139,13 @@ final class PeerTransport: @unchecked Sendable {
     func send(_ messages: [PeerMessage]) {
         guard !isClosed else { return }
         for message in messages {
-            for link in peers where link.address.id == message.to { link.append(message) }
+            if let link = peers.first(where: { $0.address.id == message.to }), link.channel != nil || !link.isRetired {
+                link.append(message)
+            } else if let channel = inboundOfPeer[message.to]?.last, !links.isCut(from: identity.member, to: message.to) {
+                var frame = ByteWriter()
+                PeerTransport.encode([message], cluster: identity.cluster, from: identity.member, to: message.to, into: &frame)
+                channel.writeAndFlush(channel.allocator.buffer(bytes: frame.bytes), promise: nil)
+            }
         }
         for link in peers { link.flush() }
     }
@@ -128,14 +170,49 @@ final class PeerTransport: @unchecked Sendable {
         return EventLoopFuture.andAllComplete(closes, on: loop)
     }
 
+    /// One frame of these messages.
+    fileprivate static func encode(_ messages: [PeerMessage], cluster: ClusterID, from: MemberID, to: MemberID, into writer: inout ByteWriter) {
+        PeerFrame(kind: .messages, cluster: cluster, from: from, to: to).write(into: &writer) { writer in
+            writer.writeVarint(UInt64(messages.count))
+            for message in messages {
+                let at = writer.bytes.count
+                writer.write(0 as UInt32)
+                message.encodeBody(into: &writer)
+                let length = UInt32(writer.bytes.count - at - 4)
+                writer.bytes.withUnsafeMutableBytes { $0.storeBytes(of: length.littleEndian, toByteOffset: at, as: UInt32.self) }
+            }
+        }
+    }
+
+    fileprivate static func decode(_ payload: UnsafeRawBufferPointer, _ frame: PeerFrame, into events: inout [ReplicaEvent]) throws(PeerFrameFault) {
+        do throws(DecodingFault) {
+            var reader = ByteReader(payload)
+            let count = try reader.readVarint()
+            for _ in 0..<count {
+                let length = Int(try reader.read(UInt32.self))
+                guard length <= reader.remaining else { throw .truncated }
+                var body = ByteReader(payload, offset: reader.offset, count: length)
+                reader.offset += length
+                events.append(.peer(try PeerMessage.decodeBody(&body, from: frame.from, to: frame.to)))
+            }
+        } catch { throw .decoding(error) }
+    }
+
     // MARK: From the connections
 
     fileprivate func received(_ events: [ReplicaEvent]) { if !isClosed { post(events) } }
-    fileprivate func opened(from peer: MemberID) { peers.first { $0.address.id == peer }?.incomingOpened() }
+    fileprivate func opened(_ channel: any Channel, from peer: MemberID) {
+        inboundOfPeer[peer, default: []].append(channel)
+        peers.first { $0.address.id == peer }?.incomingOpened()
+    }
     fileprivate func closed(_ channel: any Channel, from peer: MemberID?) {
         inbound.removeValue(forKey: ObjectIdentifier(channel))
-        if let peer { peers.first { $0.address.id == peer }?.incomingClosed() }
+        guard let peer else { return }
+        inboundOfPeer[peer]?.removeAll { $0 === channel }
+        if inboundOfPeer[peer]?.isEmpty == true { inboundOfPeer[peer] = nil }
+        peers.first { $0.address.id == peer }?.incomingClosed()
     }
+    fileprivate func incomingCount(_ peer: MemberID) -> Int { inboundOfPeer[peer]?.count ?? 0 }
     fileprivate func found(_ peer: MemberID) { if !isClosed { note(.peerFound(peer)) } }
     fileprivate func lost(_ peer: MemberID) {
         // Over a cut link no word of the connection's end would come either.
@@ -175,6 +252,9 @@ private final class PeerLink {
     private var connectedAt = NIODeadline.now()
     /// Open connections on which the peer sends.
     private var incoming = 0
+    /// The peer is no member any more. The link lives a little longer, but a connection that ends is not made again.
+    var isRetired = false
+    private var hasEnded = false
     /// It showed life once: one that was never there is not gone.
     private var wasSeen = false
     private var messages: [PeerMessage] = []
@@ -187,10 +267,13 @@ private final class PeerLink {
     init(address: PeerAddress, transport: PeerTransport) {
         self.address = address
         self.transport = transport
+        // It may have been heard before it was known.
+        incoming = transport.incomingCount(address.id)
+        wasSeen = incoming > 0
     }
 
     func connect() {
-        guard transport.mayConnect, channel == nil, !isConnecting else { return }
+        guard transport.mayConnect, !hasEnded, !isRetired, channel == nil, !isConnecting else { return }
         isConnecting = true
         retry?.cancel()
         retry = nil
@@ -202,7 +285,7 @@ private final class PeerLink {
             .connectTimeout(PeerTransport.connectTimeout)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHandler(PeerSender { withExtendedLifetime(transport) { this.value.disconnected() } })
+                    try channel.pipeline.syncOperations.addHandler(PeerSender(transport, peer: this.value.address.id) { withExtendedLifetime(transport) { this.value.disconnected() } })
                 }
             }
         // A literal address needs no resolver's thread in between.
@@ -215,7 +298,7 @@ private final class PeerLink {
         isConnecting = false
         switch result {
         case .success(let channel):
-            guard transport.mayConnect else { return channel.close(promise: nil) }
+            guard transport.mayConnect, !hasEnded else { return channel.close(promise: nil) }
             self.channel = channel
             connectedAt = .now()
             wasSeen = true
@@ -233,6 +316,7 @@ private final class PeerLink {
         channel = nil
         pendingBytes = 0
         dropHeld()
+        guard !hasEnded, !isRetired else { return }
         transport.lost(address.id)
         if NIODeadline.now() - connectedAt >= PeerTransport.settledAfter {
             retryDelay = PeerTransport.firstRetryDelay
@@ -240,6 +324,17 @@ private final class PeerLink {
         } else {
             retryLater()
         }
+    }
+
+    /// Nothing is sent to the peer any more.
+    func end() {
+        hasEnded = true
+        retry?.cancel()
+        retry = nil
+        dropHeld()
+        waiting.bytes.removeAll()
+        messages.removeAll()
+        channel?.close(promise: nil)
     }
 
     /// The first frame came on a connection from the peer.
@@ -290,18 +385,7 @@ private final class PeerLink {
 
     /// One frame of all messages that wait.
     private func encode(into writer: inout ByteWriter) {
-        let identity = transport.identity
-        let frame = PeerFrame(kind: .messages, cluster: identity.cluster, from: identity.member, to: address.id)
-        frame.write(into: &writer) { writer in
-            writer.writeVarint(UInt64(messages.count))
-            for message in messages {
-                let at = writer.bytes.count
-                writer.write(0 as UInt32)
-                message.encodeBody(into: &writer)
-                let length = UInt32(writer.bytes.count - at - 4)
-                writer.bytes.withUnsafeMutableBytes { $0.storeBytes(of: length.littleEndian, toByteOffset: at, as: UInt32.self) }
-            }
-        }
+        PeerTransport.encode(messages, cluster: transport.identity.cluster, from: transport.identity.member, to: address.id, into: &writer)
     }
 
     // MARK: Link faults
@@ -385,12 +469,34 @@ private final class PeerLink {
     }
 }
 
-/// Watches an outgoing connection; peers send nothing on it.
+/// Watches an outgoing connection. A peer sends on it only what it has to say to one that is no member any more.
 private final class PeerSender: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
+    private let transport: PeerTransport
+    private let peer: MemberID
     private let closed: () -> Void
-    init(closed: @escaping () -> Void) { self.closed = closed }
+    private var reader = PeerFrameReader()
+    init(_ transport: PeerTransport, peer: MemberID, closed: @escaping () -> Void) {
+        self.transport = transport
+        self.peer = peer
+        self.closed = closed
+    }
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        reader.append(unwrapInboundIn(data))
+        var events: [ReplicaEvent] = []
+        do throws(PeerFrameFault) {
+            while try reader.next({ frame, payload throws(PeerFrameFault) in
+                guard frame.cluster == transport.identity.cluster else { throw .wrongCluster(frame.cluster) }
+                guard frame.to == transport.identity.member, frame.from == peer else { throw .wrongReceiver(frame.to) }
+                if frame.kind == .messages, !transport.links.isCut(from: frame.from, to: frame.to) { try PeerTransport.decode(payload, frame, into: &events) }
+            }) {}
+        } catch {
+            transport.logger.warning("peer connection refused", metadata: ["peer": "\(peer)", "reason": "\(error)"])
+            context.close(promise: nil)
+        }
+        if !events.isEmpty { transport.received(events) }
+    }
     func channelInactive(context: ChannelHandlerContext) { closed() }
     func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
 }
@@ -402,11 +508,23 @@ private final class PeerReceiver: ChannelInboundHandler {
     private var reader = PeerFrameReader()
     private var intake: SnapshotIntake?
     private var peer: MemberID?
+    private var http: PeerHTTPAnswer?
+    private var isFirst = true
 
     init(transport: PeerTransport) { self.transport = transport }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         let bytes = unwrapInboundIn(data)
+        if isFirst {
+            isFirst = false
+            if PeerHTTPAnswer.isHTTP(bytes) { http = PeerHTTPAnswer() }
+        }
+        if http != nil {
+            if let answer = http!.take(bytes, identity: transport.identity, members: transport.memberList) {
+                context.writeAndFlush(NIOAny(context.channel.allocator.buffer(bytes: answer))).assumeIsolated().whenComplete { _ in context.close(promise: nil) }
+            }
+            return
+        }
         transport.metrics.peerReceivedBytes.add(UInt64(bytes.readableBytes), ordering: .relaxed)
         reader.append(bytes)
         var events: [ReplicaEvent] = []
@@ -416,12 +534,12 @@ private final class PeerReceiver: ChannelInboundHandler {
                 guard frame.to == transport.identity.member else { throw .wrongReceiver(frame.to) }
                 if peer == nil {
                     peer = frame.from
-                    transport.opened(from: frame.from)
+                    transport.opened(context.channel, from: frame.from)
                 }
                 let delivers = !transport.links.isCut(from: frame.from, to: frame.to)
                 switch frame.kind {
                 case .messages:
-                    if delivers { try decode(payload, frame, into: &events) }
+                    if delivers { try PeerTransport.decode(payload, frame, into: &events) }
                 case .snapshotBegin, .snapshotChunk, .snapshotEnd:
                     guard delivers else { return context.close(promise: nil) }
                     if intake == nil { intake = transport.makeIntake(context.channel, from: frame.from) }
@@ -434,20 +552,6 @@ private final class PeerReceiver: ChannelInboundHandler {
             context.close(promise: nil)
         }
         if !events.isEmpty { transport.received(events) }
-    }
-
-    private func decode(_ payload: UnsafeRawBufferPointer, _ frame: PeerFrame, into events: inout [ReplicaEvent]) throws(PeerFrameFault) {
-        do throws(DecodingFault) {
-            var reader = ByteReader(payload)
-            let count = try reader.readVarint()
-            for _ in 0..<count {
-                let length = Int(try reader.read(UInt32.self))
-                guard length <= reader.remaining else { throw .truncated }
-                var body = ByteReader(payload, offset: reader.offset, count: length)
-                reader.offset += length
-                events.append(.peer(try PeerMessage.decodeBody(&body, from: frame.from, to: frame.to)))
-            }
-        } catch { throw .decoding(error) }
     }
 
     func channelInactive(context: ChannelHandlerContext) {

@@ -30,7 +30,7 @@ struct ServeProgram: NodeProgram {
 
     func tearLog(of node: HostedNode) throws {
         do throws(NodeError) {
-            try NodeFaults(member: MemberID(node.id)).tearLog(dataDirectory: dataDirectory + "/" + node.name, founders: nodes.map { MemberID($0.id) })
+            try NodeFaults(member: MemberID(node.id)).tearLog(dataDirectory: dataDirectory + "/" + node.name)
         } catch {
             throw NodeHostError("\(node.name): \(error)")
         }

@@ -68,7 +68,7 @@ final class ClusterSession: CommandRunner {
         scenarios = host.map { ScenarioDesk(host: $0, playground: playground, first: scenario) }
     }
 
-    private static func configuration(_ options: ConnectionOptions) throws -> ClientConfiguration {
+    static func configuration(_ options: ConnectionOptions) throws -> ClientConfiguration {
         var configuration = ClientConfiguration(endpoints: [])
         for text in options.endpoints { configuration.endpoints += try ClientConfiguration(text).endpoints }
         configuration.user = options.user

@@ -1,7 +1,5 @@
-import Base
-
 /// A set of keys made of ranges, kept as ascending disjoint half-open intervals: membership costs one binary search.
-struct KeyRangeSet {
+public struct KeyRangeSet: Sendable {
     private struct Interval {
         var start: [UInt8]
         /// nil: no upper end.
@@ -9,14 +7,14 @@ struct KeyRangeSet {
     }
     private var intervals: [Interval] = []
 
-    init() {}
-    init(_ ranges: [KeyRange]) {
+    public init() {}
+    public init(_ ranges: [KeyRange]) {
         for range in ranges { insert(range) }
     }
 
-    var isEmpty: Bool { intervals.isEmpty }
+    public var isEmpty: Bool { intervals.isEmpty }
 
-    mutating func insert(_ range: KeyRange) {
+    public mutating func insert(_ range: KeyRange) {
         switch range {
         case .single(let key): insert(start: key.bytes, end: key.bytes + [0])
         case .bounded(let start, let end): insert(start: start.bytes, end: end.bytes)
@@ -25,7 +23,7 @@ struct KeyRangeSet {
     }
 
     /// An interval whose end is not above its start is empty and changes nothing.
-    mutating func insert(start: [UInt8], end: [UInt8]?) {
+    public mutating func insert(start: [UInt8], end: [UInt8]?) {
         if let end, compareBytes(end, start) <= 0 { return }
         // Everything that touches the new interval melts into it.
         let first = partition { interval in
@@ -50,15 +48,15 @@ struct KeyRangeSet {
         intervals.replaceSubrange(first..<last, with: CollectionOfOne(merged))
     }
 
-    mutating func formUnion(_ other: KeyRangeSet) {
+    public mutating func formUnion(_ other: KeyRangeSet) {
         for interval in other.intervals { insert(start: interval.start, end: interval.end) }
     }
 
-    func contains(_ key: [UInt8]) -> Bool {
+    public func contains(_ key: [UInt8]) -> Bool {
         key.withUnsafeBytes { contains($0) }
     }
 
-    func contains(_ key: UnsafeRawBufferPointer) -> Bool {
+    public func contains(_ key: UnsafeRawBufferPointer) -> Bool {
         // The last interval that starts at or before the key.
         let after = partition { $0.start.withUnsafeBytes { compareBytes($0, key) } <= 0 }
         guard after > 0 else { return false }
@@ -66,8 +64,27 @@ struct KeyRangeSet {
         return end.withUnsafeBytes { compareBytes(key, $0) } < 0
     }
 
+    /// Whether the set holds every key that `range` can name. Of a range that can hold no key the set must hold the start, and begin
+    /// before the end: what etcd's interval tree comes to there, and no key depends on it.
+    public func covers(_ range: KeyRange) -> Bool {
+        let start = range.start.bytes
+        let after = partition { compareBytes($0.start, start) <= 0 }
+        guard after > 0 else { return false }
+        let interval = intervals[after - 1]
+        guard let end = interval.end else {
+            if case .bounded(_, let rangeEnd) = range { return compareBytes(interval.start, rangeEnd.bytes) < 0 }
+            return true
+        }
+        guard compareBytes(start, end) < 0 else { return false }
+        switch range {
+        case .single: return true
+        case .from: return false
+        case .bounded(_, let rangeEnd): return compareBytes(rangeEnd.bytes, end) <= 0 && compareBytes(interval.start, rangeEnd.bytes) < 0
+        }
+    }
+
     /// Calls `body` with each disjoint range, ascending.
-    func forEach(_ body: (KeyBounds) -> Void) {
+    public func forEach(_ body: (KeyBounds) -> Void) {
         for interval in intervals { body(KeyBounds(start: interval.start, end: interval.end)) }
     }
 
@@ -84,16 +101,16 @@ struct KeyRangeSet {
 }
 
 /// `[start, end)`; no `end`: unbounded.
-struct KeyBounds {
-    var start: [UInt8]
-    var end: [UInt8]?
+public struct KeyBounds: Sendable {
+    public var start: [UInt8]
+    public var end: [UInt8]?
 
-    init(start: [UInt8], end: [UInt8]?) {
+    @inlinable public init(start: [UInt8], end: [UInt8]?) {
         self.start = start
         self.end = end
     }
 
-    init(_ range: KeyRange) {
+    @inlinable public init(_ range: KeyRange) {
         switch range {
         case .single(let key): self.init(start: key.bytes, end: key.bytes + [0])
         case .bounded(let start, let end): self.init(start: start.bytes, end: end.bytes)
@@ -101,9 +118,9 @@ struct KeyBounds {
         }
     }
 
-    static let everything = KeyBounds(start: [], end: nil)
+    public static let everything = KeyBounds(start: [], end: nil)
 
-    var isEmpty: Bool {
+    @inlinable public var isEmpty: Bool {
         guard let end else { return false }
         return compareBytes(end, start) <= 0
     }
