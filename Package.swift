@@ -64,7 +64,7 @@ let package = Package(
         .systemLibrary(name: "CLMDB", path: "Sources/ClusterCore/CLMDB", pkgConfig: "lmdb", providers: [.apt(["liblmdb-dev"])]),
         .systemLibrary(name: "CNghttp2", path: "Sources/ClusterCore/CNghttp2", pkgConfig: "libnghttp2", providers: [.apt(["libnghttp2-dev"])]),
         core("PosixDisk", ["Base", "Log"]),
-        core("LMDBBackend", ["Base", "Store", "CLMDB"]),
+        core("LMDBBackend", ["Base", "Store", "CLMDB", "CISAL"]),
         core("Wire", ["Base", .product(name: "SwiftProtobuf", package: "swift-protobuf")]),
         core("GRPC", ["Base", "CNghttp2"]),
         core("Server", [
@@ -105,7 +105,7 @@ let package = Package(
         tests("StoreTests", ["Base", "Store"]),
         tests("BoltFileTests", ["Base", "BoltFile"]),
         tests("AuthTests", ["Base", "Auth"]),
-        tests("ReplicaTests", ["Base", "Raft", "Store", "Auth", "Replica"]),
+        tests("ReplicaTests", ["Base", "Raft", "Log", "Store", "Auth", "Replica"]),
         tests("GRPCTests", ["Base", "GRPC", "Wire", "CNghttp2"]),
         tests("ClientTests", ["quarterdeck", "Base", "GRPC", "Wire", "Client"] + nio),
         tests("ServerTests", ["Base", "Raft", "Store", "Auth", "Replica", "GRPC", "Wire", "Server", .product(name: "Logging", package: "swift-log"),

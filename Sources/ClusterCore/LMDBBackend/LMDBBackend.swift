@@ -10,7 +10,10 @@ import Musl
 import Darwin
 #endif
 
-/// The durable backend: one LMDB file (and `<file>-lock` beside it) with a named database per table.
+/// The durable backend: one LMDB file (and `<file>-lock` beside it) with a named database per table, and a mark of its format.
+///
+/// A file that rotted is never served from: opening walks its pages (`LMDBFileCheck`), every record carries a checksum that every read verifies
+/// (`RecordSeal`), and a scan of a whole table counts its records.
 ///
 /// One thread commits; readers live on any thread, each confined to one at a time. The environment closes when the backend
 /// and its last reader are gone.
@@ -25,10 +28,16 @@ public final class LMDBBackend: Backend, @unchecked Sendable {
     let databases: [MDB_dbi]
     private let pageSize: Int
     private let registration: String
+    /// Told of damage that a reader meets, on the reader's thread.
+    let damageMet: @Sendable (BackendError) -> Void
+    private let isReadOnly: Bool
     private let cachedSize = Mutex(BackendSize(allocatedBytes: 0, usedBytes: 0))
 
     /// Readers at one time: client loops, snapshots and a reserve. A slot is 64 bytes in the lock file.
     private static let maxReaders: UInt32 = 1022
+    /// A record of LMDB's own table of tables.
+    private static let formatKey = Array("quarterdeck-format".utf8)
+    private static let format = Array("1".utf8)
     /// LMDB's file locks do not survive opening one file twice in one process, so paths in use are kept here.
     private static let open = Mutex<Set<String>>([])
 
@@ -38,18 +47,30 @@ public final class LMDBBackend: Backend, @unchecked Sendable {
     public static func mapSizeBytes(quotaBytes: Int) -> Int { max(quotaBytes * 2, 16 << 30) }
 
     /// Opens the file or creates it (mode 0600); its directory must exist.
-    public init(path: String, mapSizeBytes: Int = LMDBBackend.mapSizeBytes(quotaBytes: 2 << 30)) throws(BackendError) {
+    /// - Parameters:
+    ///   - isReadOnly: changes nothing, not even the lock file; the caller sees to it that nobody writes meanwhile.
+    ///   - damageMet: told when a read meets damage, whoever reads; the reader gets the error too.
+    public init(path: String, mapSizeBytes: Int = LMDBBackend.mapSizeBytes(quotaBytes: 2 << 30), isReadOnly: Bool = false,
+                damageMet: @escaping @Sendable (BackendError) -> Void = { _ in }) throws(BackendError) {
         self.path = path
         self.mapSizeBytes = mapSizeBytes
+        self.isReadOnly = isReadOnly
+        self.damageMet = damageMet
         let name = try Self.canonical(path)
         guard Self.open.withLock({ $0.insert(name).inserted }) else {
             throw BackendError(operation: "open \(path)", code: EBUSY, message: "the file is already open in this process")
         }
         var created: OpaquePointer?
         do throws(BackendError) {
-            if Self.size(of: path) == 0 || Self.isStillborn(path, mapSizeBytes) { unlink(path) }
+            let isAbsent = Self.size(of: path) == 0 || Self.isStillborn(path, mapSizeBytes)
+            if isReadOnly {
+                guard !isAbsent else { throw BackendError.unfinished(path) }
+            } else if isAbsent {
+                unlink(path)
+            }
             let isNew = Self.size(of: path) == nil
-            let environment = try Self.openEnvironment(path, mapSizeBytes)
+            if !isNew { try LMDBFileCheck.run(path: path) }
+            let environment = try Self.openEnvironment(path, mapSizeBytes, isReadOnly: isReadOnly)
             created = environment
             if isNew {
                 // The first pages before the name: a name without them would be taken for damage.
@@ -58,8 +79,8 @@ public final class LMDBBackend: Backend, @unchecked Sendable {
             }
             // Slots of processes that died keep old pages from being used again.
             var dead: Int32 = 0
-            try check(mdb_reader_check(environment, &dead), "open \(path)")
-            databases = try Self.openTables(environment)
+            if !isReadOnly { try check(mdb_reader_check(environment, &dead), "open \(path)") }
+            databases = try Self.openTables(environment, path, isReadOnly: isReadOnly)
             self.environment = environment
             var stat = MDB_stat()
             try check(mdb_env_stat(environment, &stat), "open \(path)")
@@ -78,7 +99,7 @@ public final class LMDBBackend: Backend, @unchecked Sendable {
         _ = Self.open.withLock { $0.remove(registration) }
     }
 
-    private static func openEnvironment(_ path: String, _ mapSizeBytes: Int) throws(BackendError) -> OpaquePointer {
+    private static func openEnvironment(_ path: String, _ mapSizeBytes: Int, isReadOnly: Bool) throws(BackendError) -> OpaquePointer {
         var created: OpaquePointer?
         try check(mdb_env_create(&created), "open \(path)")
         let environment = created!
@@ -88,7 +109,7 @@ public final class LMDBBackend: Backend, @unchecked Sendable {
             try check(mdb_env_set_maxreaders(environment, maxReaders), "open \(path)")
             // NOTLS: a reader belongs to its object, not to a thread. NORDAHEAD: reads are scattered, and what is hot is in
             // memory already.
-            try check(mdb_env_open(environment, path, UInt32(MDB_NOSUBDIR | MDB_NOTLS | MDB_NORDAHEAD), 0o600), "open \(path)")
+            try check(mdb_env_open(environment, path, UInt32(MDB_NOSUBDIR | MDB_NOTLS | MDB_NORDAHEAD | (isReadOnly ? MDB_RDONLY | MDB_NOLOCK : 0)), 0o600), "open \(path)")
             return environment
         } catch {
             mdb_env_close(environment)
@@ -108,32 +129,70 @@ public final class LMDBBackend: Backend, @unchecked Sendable {
     private static func isStillborn(_ path: String, _ mapSizeBytes: Int) -> Bool {
         guard let size = size(of: path), size > 0, size <= 2 * Int(sysconf(Int32(_SC_PAGESIZE))) else { return false }
         do throws(BackendError) {
-            mdb_env_close(try openEnvironment(path, mapSizeBytes))
+            mdb_env_close(try openEnvironment(path, mapSizeBytes, isReadOnly: true))
             return false
         } catch { return error.code == MDB_INVALID }
     }
 
-    private static func openTables(_ environment: OpaquePointer) throws(BackendError) -> [MDB_dbi] {
+    private static func openTables(_ environment: OpaquePointer, _ path: String, isReadOnly: Bool) throws(BackendError) -> [MDB_dbi] {
         var transaction: OpaquePointer?
-        try check(mdb_txn_begin(environment, nil, 0, &transaction), "create tables")
-        var databases: [MDB_dbi] = []
-        for table in Table.allCases {
-            var database: MDB_dbi = 0
-            let status = mdb_dbi_open(transaction, table.name, UInt32(MDB_CREATE), &database)
-            guard status == MDB_SUCCESS else {
-                mdb_txn_abort(transaction)
-                throw BackendError(lmdb: status, "open table \(table.name)")
+        try check(mdb_txn_begin(environment, nil, isReadOnly ? UInt32(MDB_RDONLY) : 0, &transaction), "open \(path)")
+        let databases: [MDB_dbi]
+        do throws(BackendError) {
+            let isNew = try checkFormat(transaction!, path, isReadOnly: isReadOnly)
+            var opened: [MDB_dbi] = []
+            for table in Table.allCases {
+                var database: MDB_dbi = 0
+                let status = mdb_dbi_open(transaction, table.name, isNew ? UInt32(MDB_CREATE) : 0, &database)
+                if status == MDB_NOTFOUND || status == MDB_INCOMPATIBLE {
+                    throw BackendError.damaged(path, "table \(table.name) is \(status == MDB_NOTFOUND ? "missing" : "no table")")
+                }
+                try check(status, "open table \(table.name) of \(path)")
+                opened.append(database)
             }
-            databases.append(database)
+            databases = opened
+        } catch {
+            mdb_txn_abort(transaction)
+            throw error
         }
-        try check(mdb_txn_commit(transaction), "create tables")
+        try check(mdb_txn_commit(transaction), "open \(path)")
         return databases
+    }
+
+    /// Marks a new file; refuses one of another format. True for a new one.
+    private static func checkFormat(_ transaction: OpaquePointer, _ path: String, isReadOnly: Bool) throws(BackendError) -> Bool {
+        var main: MDB_dbi = 0
+        try check(mdb_dbi_open(transaction, nil, 0, &main), "open \(path)")
+        var stat = MDB_stat()
+        try check(mdb_stat(transaction, main, &stat), "open \(path)")
+        func lent(_ bytes: [UInt8], _ body: (UnsafeMutablePointer<MDB_val>) -> Int32) -> Int32 {
+            bytes.withUnsafeBytes { raw in
+                var value = MDB_val(raw)
+                return body(&value)
+            }
+        }
+        if stat.ms_entries == 0 {
+            guard !isReadOnly else { throw BackendError.unfinished(path) }
+            try check(lent(formatKey) { key in lent(format) { mdb_put(transaction, main, key, $0, 0) } }, "mark \(path)")
+            return true
+        }
+        var found = MDB_val()
+        let status = lent(formatKey) { mdb_get(transaction, main, $0, &found) }
+        if status != MDB_NOTFOUND { try check(status, "open \(path)") }
+        guard status == MDB_SUCCESS, UnsafeRawBufferPointer(found).elementsEqual(format) else {
+            let what = status == MDB_SUCCESS ? "format \"\(String(decoding: UnsafeRawBufferPointer(found), as: UTF8.self))\"" : "no mark of a format"
+            throw BackendError(operation: "open \(path)", code: MDB_VERSION_MISMATCH,
+                               message: "the store has \(what), this version reads format \"\(String(decoding: format, as: UTF8.self))\": start the version "
+                                   + "that wrote it, or clear the data directory and add this member anew")
+        }
+        return false
     }
 
     // MARK: Commit
 
     public func commit(_ batch: BackendBatch) throws(BackendError) {
         guard !batch.isEmpty else { return }
+        precondition(!isReadOnly, "\(path) was opened for reading")
         var transaction: OpaquePointer?
         try check(mdb_txn_begin(environment, nil, 0, &transaction), "commit")
         do throws(BackendError) {
@@ -160,11 +219,11 @@ public final class LMDBBackend: Backend, @unchecked Sendable {
             switch change {
             case .put(.key, let key, let value):
                 if appender == nil { try check(mdb_cursor_open(transaction, databases[Int(Table.key.rawValue)], &appender), "put into key") }
-                var status = put(key, value) { mdb_cursor_put(appender, $0, $1, UInt32(MDB_APPEND)) }
-                if status == MDB_KEYEXIST { status = put(key, value) { mdb_cursor_put(appender, $0, $1, 0) } }
+                var status = put(.key, key, value) { mdb_cursor_put(appender, $0, $1, UInt32(MDB_APPEND | MDB_RESERVE)) }
+                if status == MDB_KEYEXIST { status = put(.key, key, value) { mdb_cursor_put(appender, $0, $1, UInt32(MDB_RESERVE)) } }
                 try check(status, "put into key")
             case .put(let table, let key, let value):
-                try check(put(key, value) { mdb_put(transaction, databases[Int(table.rawValue)], $0, $1, 0) }, "put into \(table.name)")
+                try check(put(table, key, value) { mdb_put(transaction, databases[Int(table.rawValue)], $0, $1, UInt32(MDB_RESERVE)) }, "put into \(table.name)")
             case .delete(let table, let key):
                 let status = key.withUnsafeBytes { raw in
                     var name = MDB_val(raw)
@@ -178,14 +237,16 @@ public final class LMDBBackend: Backend, @unchecked Sendable {
         }
     }
 
+    /// LMDB makes room in the page; value and seal go right there.
     @inline(__always)
-    private func put(_ key: [UInt8], _ value: [UInt8], _ body: (UnsafeMutablePointer<MDB_val>, UnsafeMutablePointer<MDB_val>) -> Int32) -> Int32 {
+    private func put(_ table: Table, _ key: [UInt8], _ value: [UInt8],
+                     _ body: (UnsafeMutablePointer<MDB_val>, UnsafeMutablePointer<MDB_val>) -> Int32) -> Int32 {
         key.withUnsafeBytes { rawKey in
-            value.withUnsafeBytes { rawValue in
-                var name = MDB_val(rawKey)
-                var data = MDB_val(rawValue)
-                return body(&name, &data)
-            }
+            var name = MDB_val(rawKey)
+            var data = MDB_val(mv_size: value.count + RecordSeal.size, mv_data: nil)
+            let status = body(&name, &data)
+            if status == MDB_SUCCESS { value.withUnsafeBytes { RecordSeal.write(table, rawKey, $0, to: data.mv_data) } }
+            return status
         }
     }
 
@@ -308,14 +369,16 @@ final class LMDBReader: BackendReader {
     func get<R>(_ table: Table, _ key: [UInt8], _ body: (UnsafeRawBufferPointer) -> R) throws(BackendError) -> R? {
         precondition(isActive, "backend reader used after release: refresh it first")
         var value = MDB_val()
-        let status = key.withUnsafeBytes { raw in
+        let (status, opened): (Int32, UnsafeRawBufferPointer?) = key.withUnsafeBytes { raw in
             var name = MDB_val(raw)
-            return mdb_get(transaction, backend.databases[Int(table.rawValue)], &name, &value)
+            let status = mdb_get(transaction, backend.databases[Int(table.rawValue)], &name, &value)
+            return (status, status == MDB_SUCCESS ? RecordSeal.open(table, raw, UnsafeRawBufferPointer(value)) : nil)
         }
         // A key that no table can hold is absent.
         if status == MDB_NOTFOUND || status == MDB_BAD_VALSIZE { return nil }
         try check(status, "get from \(table.name)")
-        return body(UnsafeRawBufferPointer(value))
+        guard let opened else { throw met(key.withUnsafeBytes { .unsealed(backend.path, table, $0) }) }
+        return body(opened)
     }
 
     func scan(_ table: Table, from: [UInt8], _ body: (_ key: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) -> Bool) throws(BackendError) {
@@ -334,11 +397,25 @@ final class LMDBReader: BackendReader {
                 return mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE)
             }
         }
+        var count = 0
         while status == MDB_SUCCESS {
-            if !body(UnsafeRawBufferPointer(key), UnsafeRawBufferPointer(value)) { return }
+            let name = UnsafeRawBufferPointer(key)
+            guard let opened = RecordSeal.open(table, name, UnsafeRawBufferPointer(value)) else { throw met(.unsealed(backend.path, table, name)) }
+            if !body(name, opened) { return }
+            count += 1
             status = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)
         }
         if status != MDB_NOTFOUND { try check(status, "scan \(table.name)") }
+        guard from.isEmpty else { return }
+        // No checksum tells of a record that is gone.
+        var stat = MDB_stat()
+        try check(mdb_stat(transaction, backend.databases[Int(table.rawValue)], &stat), "scan \(table.name)")
+        guard count == stat.ms_entries else { throw met(.damaged(backend.path, "table \(table.name) has \(count) of its \(stat.ms_entries) records")) }
+    }
+
+    private func met(_ damage: BackendError) -> BackendError {
+        backend.damageMet(damage)
+        return damage
     }
 }
 

@@ -7,7 +7,7 @@ public protocol Disk: AnyObject, Sendable {
     func exists(_ path: String) throws(DiskError) -> Bool
     /// Creates missing parents too (mode 0700). Already there is fine.
     func makeDirectory(_ path: String) throws(DiskError)
-    /// Opens for reading and writing.
+    /// Opens for reading and writing, or as `mode` says.
     func open(_ path: String, _ mode: OpenMode) throws(DiskError) -> any DiskFile
     func rename(_ from: String, to: String) throws(DiskError)
     func remove(_ path: String) throws(DiskError)
@@ -17,6 +17,8 @@ public protocol Disk: AnyObject, Sendable {
 public enum OpenMode: Sendable {
     /// Fails when the file does not exist.
     case existing
+    /// Reading only; fails when the file does not exist.
+    case reading
     /// Fails when the file exists.
     case new
     case createIfMissing

@@ -173,7 +173,7 @@ public final class MemoryDisk: Disk, @unchecked Sendable {
             if case .new = mode { throw Self.error("open", path, Self.exists) }
             return MemoryFile(self, content, path)
         case nil:
-            if case .existing = mode { throw Self.error("open", path, Self.notFound) }
+            if mode == .existing || mode == .reading { throw Self.error("open", path, Self.notFound) }
             let content = Content()
             parent.change(set: (name, .file(content)))
             return MemoryFile(self, content, path)

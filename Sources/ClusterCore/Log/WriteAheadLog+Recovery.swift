@@ -12,15 +12,41 @@ extension WriteAheadLog {
     }
 }
 
+extension WriteAheadLog {
+    /// Verifies every record of every segment without changing anything: an interrupted write is told, not cut, and damage does not end the search.
+    /// - Parameter progress: bytes looked at and to be looked at, now and then.
+    /// - Throws: `.missing`, `.disk`.
+    public static func inspect(directory: String, disk: any Disk, progress: (_ done: UInt64, _ total: UInt64) -> Void = { _, _ in }) throws(LogError)
+        -> LogInspection {
+        var recovery = Recovery(directory: directory, disk: disk, identity: nil, options: LogOptions())
+        return try recovery.inspect(progress)
+    }
+}
+
+/// What a look at a log found.
+public struct LogInspection: Sendable {
+    /// Whose log it is; nil when no segment can be read.
+    public var identity: LogIdentity?
+    /// Files of the log, in order.
+    public var segments: [String] = []
+    /// At most one for each segment: behind the first wrong byte of one nothing can be told from it.
+    public var damage: [LogError] = []
+    /// An interrupted write at the end, which the next start cuts off.
+    public var unfinishedWrite: TailRepair?
+    /// What the next start would go on with; nil when there is damage.
+    public var content: RecoveredLog?
+}
+
 /// One recovery, from the file names to an open log.
 private struct Recovery {
     let directory: String
     let disk: any Disk
-    let identity: LogIdentity
+    /// Nil takes whatever the first segment says.
+    var identity: LogIdentity?
     let options: LogOptions
     var replay = Replay()
 
-    init(directory: String, disk: any Disk, identity: LogIdentity, options: LogOptions) {
+    init(directory: String, disk: any Disk, identity: LogIdentity?, options: LogOptions) {
         self.directory = directory
         self.disk = disk
         self.identity = identity
@@ -28,23 +54,20 @@ private struct Recovery {
     }
 
     mutating func run() throws(LogError) -> (WriteAheadLog, RecoveredLog) {
-        let (numbers, older) = try findSegments()
+        let (numbers, older) = try findSegments(removingTemporary: true)
         var end: SegmentScan.Result?
         for number in numbers {
-            end = try readSegment(number, after: end, isLast: number == numbers.last!)
+            var size: UInt64 = 0
+            end = try readSegment(number, after: end, isLast: number == numbers.last!, mode: .existing, size: &size)
         }
         guard let end else { throw .missing(directory: directory) }
-        let shape = replay.shape!
-        guard shape.start.index >= shape.base.index else {
-            throw .damaged(segment: directory + "/" + RecordFormat.fileName(segment: numbers[0] - 1), offset: 0,
-                           detail: "the file is missing, and with it entries \(shape.start.index.rawValue + 1) to \(shape.base.index.rawValue)")
-        }
+        if let gap = missingFront(numbers[0]) { throw gap }
         do throws(DiskError) {
             // What lies before a gap is left over from a compaction that a crash interrupted: the rest has been shown to
             // be complete without it.
             for number in older { try disk.remove(directory + "/" + RecordFormat.fileName(segment: number)) }
             let active = try makeDurable(end, number: numbers.last!)
-            let log = WriteAheadLog(directory: directory, disk: disk, identity: identity, options: options, shape: replay.shape!, active: active)
+            let log = WriteAheadLog(directory: directory, disk: disk, identity: identity!, options: options, shape: replay.shape!, active: active)
             let entries = replay.entriesBehindStart()
             return (log, RecoveredLog(hardState: log.hardState, start: log.start, entries: entries, repair: end.repair,
                                       segmentCount: log.segmentCount, bytesRead: replay.bytesRead))
@@ -53,15 +76,68 @@ private struct Recovery {
         }
     }
 
-    /// The unbroken row of segments at the end, and the ones before a gap. Removes temporary files.
-    private func findSegments() throws(LogError) -> (numbers: [UInt64], older: [UInt64]) {
+    /// Entries that ought to be there lie before the first segment.
+    private func missingFront(_ first: UInt64) -> LogError? {
+        let shape = replay.shape!
+        guard shape.start.index < shape.base.index else { return nil }
+        return .damaged(segment: directory + "/" + RecordFormat.fileName(segment: first - 1), offset: 0,
+                        detail: "the file is missing, and with it entries \(shape.start.index.rawValue + 1) to \(shape.base.index.rawValue)")
+    }
+
+    mutating func inspect(_ progress: (UInt64, UInt64) -> Void) throws(LogError) -> LogInspection {
+        let (numbers, older) = try findSegments(removingTemporary: false)
+        guard !numbers.isEmpty else { throw .missing(directory: directory) }
+        var found = LogInspection()
+        // Those before a gap are left over from an interrupted compaction; the next start removes them.
+        found.segments = (older + numbers).map { directory + "/" + RecordFormat.fileName(segment: $0) }
+        var total: UInt64 = 0
+        do throws(DiskError) {
+            for path in found.segments {
+                let file = try disk.open(path, .reading)
+                defer { file.close() }
+                total += try file.size
+            }
+        } catch {
+            throw .disk(error)
+        }
+        var done: UInt64 = 0
+        progress(0, total)
+        var end: SegmentScan.Result?
+        for number in numbers {
+            do throws(LogError) {
+                end = try readSegment(number, after: end, isLast: number == numbers.last!, mode: .reading, size: &done)
+                if identity == nil { identity = end!.header.identity }
+            } catch {
+                if case .disk = error { throw error }
+                found.damage.append(error)
+                // The next one says by itself where it begins.
+                end = nil
+                replay = Replay()
+            }
+            progress(done, total)
+        }
+        found.identity = identity
+        found.unfinishedWrite = end?.repair
+        guard found.damage.isEmpty, let end else { return found }
+        if let gap = missingFront(numbers[0]) {
+            found.damage.append(gap)
+            return found
+        }
+        let shape = replay.shape!
+        found.content = RecoveredLog(hardState: shape.hardState, start: shape.start, entries: replay.entriesBehindStart(), repair: end.repair,
+                                     segmentCount: numbers.count, bytesRead: replay.bytesRead)
+        return found
+    }
+
+    /// The unbroken row of segments at the end, and the ones before a gap.
+    private func findSegments(removingTemporary: Bool) throws(LogError) -> (numbers: [UInt64], older: [UInt64]) {
         do throws(DiskError) {
             guard try disk.exists(directory) else { return ([], []) }
             var all: [UInt64] = []
             for name in try disk.list(directory) {
                 if let number = RecordFormat.segmentNumber(name) {
                     all.append(number)
-                } else if name.hasPrefix("wal-"), name.hasSuffix(RecordFormat.temporarySuffix) {
+                } else if removingTemporary, name.hasPrefix("wal-"), name.hasSuffix(RecordFormat.temporarySuffix) {
                     try disk.remove(directory + "/" + name)
                 }
             }
@@ -74,13 +150,15 @@ private struct Recovery {
         }
     }
 
-    private mutating func readSegment(_ number: UInt64, after: SegmentScan.Result?, isLast: Bool) throws(LogError) -> SegmentScan.Result {
+    private mutating func readSegment(_ number: UInt64, after: SegmentScan.Result?, isLast: Bool, mode: OpenMode,
+                                      size: inout UInt64) throws(LogError) -> SegmentScan.Result {
         let path = directory + "/" + RecordFormat.fileName(segment: number)
         let bytes: [UInt8]
         do throws(DiskError) {
-            let file = try disk.open(path, .existing)
+            let file = try disk.open(path, mode)
             defer { file.close() }
             bytes = try file.read(at: 0, count: Int(try file.size))
+            size += UInt64(bytes.count)
         } catch {
             throw .disk(error)
         }
@@ -121,7 +199,7 @@ private struct Recovery {
         }
         file.close()
         let shape = replay.shape!
-        let header = SegmentHeader(identity: identity, number: number + 1, hardState: shape.hardState, start: shape.start, last: shape.last,
+        let header = SegmentHeader(identity: identity!, number: number + 1, hardState: shape.hardState, start: shape.start, last: shape.last,
                                    capacityBytes: WriteAheadLog.capacity(toHold: 0, options))
         replay.shape!.segments.append((number + 1, .zero))
         return try WriteAheadLog.startSegment(header, after: end.batch, previous: end.chain.previous, directory: directory, disk: disk)
@@ -214,7 +292,7 @@ private struct SegmentScan {
     let path: String
     let number: UInt64
     let isLast: Bool
-    let identity: LogIdentity
+    let identity: LogIdentity?
     let options: LogOptions
     let after: Result?
 
@@ -306,7 +384,7 @@ private struct SegmentScan {
             return .failure(damaged(0, "the file does not begin with a segment header"))
         }
         let segment = SegmentHeader(reading: UnsafeRawBufferPointer(rebasing: raw[RecordFormat.headerSize..<header.totalSize]))
-        guard segment.identity == identity else { return .failure(.foreign(segment: path, expected: identity, found: segment.identity)) }
+        if let identity, segment.identity != identity { return .failure(.foreign(segment: path, expected: identity, found: segment.identity)) }
         guard segment.number == number else { return .failure(damaged(0, "the file holds segment \(segment.number)")) }
         if let after {
             guard header.batch == after.batch + 1, header.previous == after.chain.previous else {

@@ -11,19 +11,25 @@ import Darwin
 /// The kernel gives the lock back when the process dies, so a crash leaves nothing to clean up.
 public final class DirectoryLock: Sendable {
     public let directory: String
+    /// -1: nobody has ever locked it.
     private let descriptor: Int32
 
     /// Takes the lock or fails at once. Creates the directory if it is missing.
-    public init(directory: String) throws(DirectoryLockError) {
+    /// - Parameter leavesNoTrace: creates nothing; where no process has ever locked the directory there is nothing to take.
+    public init(directory: String, leavesNoTrace: Bool = false) throws(DirectoryLockError) {
         self.directory = directory
         let path = directory + "/LOCK"
         do throws(DiskError) {
-            try PosixDisk().makeDirectory(directory)
-            descriptor = try openDescriptor(path, O_RDWR | O_CREAT | O_CLOEXEC, "open")
+            if leavesNoTrace {
+                descriptor = try PosixDisk().exists(path) ? try openDescriptor(path, O_RDONLY | O_CLOEXEC, "open") : -1
+            } else {
+                try PosixDisk().makeDirectory(directory)
+                descriptor = try openDescriptor(path, O_RDWR | O_CREAT | O_CLOEXEC, "open")
+            }
         } catch {
             throw .disk(error)
         }
-        while flock(descriptor, LOCK_EX | LOCK_NB) != 0 {
+        while descriptor >= 0, flock(descriptor, LOCK_EX | LOCK_NB) != 0 {
             let code = errno
             if code == EINTR { continue }
             // Not `release`: other descriptors of this file keep their locks.
@@ -32,7 +38,7 @@ public final class DirectoryLock: Sendable {
         }
     }
     /// Gives the directory free. The file stays: removing it would let two processes lock two files of one name.
-    deinit { _ = close(descriptor) }
+    deinit { if descriptor >= 0 { _ = close(descriptor) } }
 }
 
 public enum DirectoryLockError: Error, Equatable, Sendable, CustomStringConvertible {

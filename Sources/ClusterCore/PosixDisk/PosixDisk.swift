@@ -57,6 +57,7 @@ public final class PosixDisk: Disk {
     public func open(_ path: String, _ mode: OpenMode) throws(DiskError) -> any DiskFile {
         let flags: Int32 = switch mode {
         case .existing: O_RDWR | O_CLOEXEC
+        case .reading: O_RDONLY | O_CLOEXEC
         case .new: O_RDWR | O_CLOEXEC | O_CREAT | O_EXCL
         case .createIfMissing: O_RDWR | O_CLOEXEC | O_CREAT
         }

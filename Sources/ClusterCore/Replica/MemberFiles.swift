@@ -9,6 +9,8 @@ public protocol StoreFiles {
     func numbers() throws -> [UInt64]
     /// Opens, or creates when missing.
     func open(_ number: UInt64) throws -> any Backend
+    /// Opens one that is there, changing nothing; for inspection.
+    func openForReading(_ number: UInt64) throws -> any Backend
     /// What cannot be removed now is tried again at the next start.
     func remove(_ number: UInt64)
     /// Makes the names durable.
@@ -16,6 +18,8 @@ public protocol StoreFiles {
 }
 
 extension StoreFiles {
+    public func openForReading(_ number: UInt64) throws -> any Backend { try open(number) }
+
     /// Makes ready for `Replica.install` what a snapshot stream has put together: loads it, and makes its name as durable as its contents are. Until
     /// then the log must not follow it.
     public func adopt(_ backend: any Backend) throws -> (state: ReplicaState, reader: any BackendReader) {
@@ -217,16 +221,11 @@ public struct MemberFiles {
         let applied = state.applied
         var start = recovered.start
         var entries = recovered.entries
-        func term(at index: LogIndex) -> Term? {
-            if index == start.index { return start.term }
-            guard index > start.index, let first = entries.first?.index, index >= first, index <= entries[entries.count - 1].index else { return nil }
-            return entries[Int(index.rawValue - first.rawValue)].term
-        }
         if applied.index < start.index {
             throw Fault.unusable("the store in \(dataDirectory) ends at entry \(applied.index.rawValue) but the log begins behind "
                 + "\(start.index.rawValue): clear the directory and add this member anew")
         }
-        if term(at: applied.index) != applied.term {
+        if recovered.term(at: applied.index) != applied.term {
             guard followsSnapshot, applied.index > start.index else {
                 throw Fault.unusable("the log in \(dataDirectory) ends at entry \(recovered.last.index.rawValue) but the store holds \(applied.index.rawValue): the log has lost what it had acknowledged; clear the directory and add this member anew")
             }

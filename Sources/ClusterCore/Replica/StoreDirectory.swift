@@ -10,14 +10,19 @@ public struct StoreDirectory: StoreFiles, Sendable {
     /// Files that the backend keeps beside its own, by what follows the name.
     private let companions: [String]
     private let openFile: @Sendable (_ path: String) throws -> any Backend
+    private let openFileForReading: @Sendable (_ path: String) throws -> any Backend
 
-    /// - Parameter openFile: opens the backend at a path, or creates it when missing.
-    public init(_ directory: String, on disk: any Disk, suffix: String, companions: [String] = [], openFile: @escaping @Sendable (_ path: String) throws -> any Backend) {
+    /// - Parameters:
+    ///   - openFile: opens the backend at a path, or creates it when missing.
+    ///   - openForReading: opens one that is there and leaves no trace; without it `openFile` has to do.
+    public init(_ directory: String, on disk: any Disk, suffix: String, companions: [String] = [], openFile: @escaping @Sendable (_ path: String) throws -> any Backend,
+                openForReading: (@Sendable (_ path: String) throws -> any Backend)? = nil) {
         self.directory = directory
         self.disk = disk
         self.suffix = suffix
         self.companions = companions
         self.openFile = openFile
+        openFileForReading = openForReading ?? openFile
     }
 
     public static func directory(in dataDirectory: String) -> String { dataDirectory + "/member/store" }
@@ -38,6 +43,7 @@ public struct StoreDirectory: StoreFiles, Sendable {
     }
 
     public func open(_ number: UInt64) throws -> any Backend { try openFile(path(number)) }
+    public func openForReading(_ number: UInt64) throws -> any Backend { try openFileForReading(path(number)) }
 
     public func remove(_ number: UInt64) {
         try? disk.remove(path(number))

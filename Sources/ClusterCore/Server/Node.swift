@@ -82,9 +82,12 @@ public final class Node: @unchecked Sendable {
         let dataDirectory = configuration.effectiveDataDirectory
         let lock: DirectoryLock
         do { lock = try DirectoryLock(directory: dataDirectory) } catch { throw NodeError.dataDirectory("\(error)") }
+        let failed = NIOLockedValueBox<(@Sendable (String) -> Void)?>(nil)
+        let fail: @Sendable (String) -> Void = { reason in failed.withLockedValue { $0 }?(reason) }
         // Loading takes as long as the store is large, and as long as the disk is stuck: neither on a loop nor on a thread that others wait for.
         let mapSize = LMDBBackend.mapSizeBytes(quotaBytes: Int(min(options.effectiveQuotaBytes, 1 << 40)))
-        let stores = StoreDirectory.lmdb(in: dataDirectory, disk: environment.disk, mapSizeBytes: mapSize, wrapBackend: environment.wrapBackend)
+        let stores = StoreDirectory.lmdb(in: dataDirectory, disk: environment.disk, mapSizeBytes: mapSize, damageMet: { fail("\($0.message)") },
+                                         wrapBackend: environment.wrapBackend)
         let known = try await onOwnThread("\(configuration.name)-look") {
             do { return try WriteAheadLog.identity(directory: MemberFiles.logDirectory(in: dataDirectory), disk: environment.disk) } catch {
                 throw NodeError.dataDirectory("\(error)")
@@ -130,8 +133,6 @@ public final class Node: @unchecked Sendable {
         let driver = ReplicaDriver(identity: identity, replica: replica.value, backend: backend, loop: loop, clock: clock, metrics: metrics,
                                    snapshotDesk: SnapshotDesk(directory: dataDirectory + "/member", disk: environment.disk, logger: logger), logger: logger,
                                    life: generator.next() | 1)
-        let failed = NIOLockedValueBox<(@Sendable (String) -> Void)?>(nil)
-        let fail: @Sendable (String) -> Void = { reason in failed.withLockedValue { $0 }?(reason) }
         let backendThread = BackendThread(name: "\(configuration.name)-store", clock: clock, metrics: metrics,
                                           committed: { driver.post(.backendCommitted($0, $1)) }, failed: { fail("the store stopped: \($0)") })
         let disk = environment.disk

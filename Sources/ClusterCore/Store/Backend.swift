@@ -100,4 +100,19 @@ public struct BackendError: Error, Equatable, Sendable, CustomStringConvertible 
         self.message = message
     }
     public var description: String { "backend \(operation) failed: \(message)" }
+
+    /// `code` of what the device gave back wrong, as LMDB's MDB_CORRUPTED. Such a store must not serve.
+    public static let damagedCode: Int32 = -30796
+    public var isDamage: Bool { code == BackendError.damagedCode }
+
+    /// `code` of a file whose creation was interrupted: nothing was ever committed to it.
+    public static let unfinishedCode: Int32 = -30793
+    public static func unfinished(_ path: String) -> BackendError {
+        BackendError(operation: "open \(path)", code: unfinishedCode, message: "the file holds no store: its creation was interrupted")
+    }
+
+    public static func damaged(_ path: String, _ detail: String) -> BackendError {
+        BackendError(operation: "check of \(path)", code: damagedCode, message: "the store is damaged: \(detail); remove this member from the cluster, "
+            + "clear its data directory and add it again, or restore a snapshot")
+    }
 }

@@ -10,7 +10,7 @@ struct Quarterdeck: ParsableCommand {
             Without a subcommand it starts a playground: real nodes on this machine, in a temporary directory, that etcdctl reaches too.
             """,
         version: Version.text,
-        subcommands: [PlaygroundCommand.self, AttachCommand.self, ReplayCommand.self, ScenarioCommand.self, ServeCommand.self, SnapshotCommand.self,
+        subcommands: [PlaygroundCommand.self, AttachCommand.self, ReplayCommand.self, ScenarioCommand.self, ServeCommand.self, CheckCommand.self, SnapshotCommand.self,
                       SimulateCommand.self, BoundCommand.self],
         defaultSubcommand: PlaygroundCommand.self
     )

@@ -93,7 +93,7 @@ final class FaultyDisk: Disk {
     }
 
     func open(_ path: String, _ mode: OpenMode) throws(DiskError) -> any DiskFile {
-        if mode != .existing { try faults.pass(mode == .new ? .space : .change, life, "create", path) }
+        if mode != .existing && mode != .reading { try faults.pass(mode == .new ? .space : .change, life, "create", path) }
         return FaultyFile(try base.open(path, mode), path, faults, life)
     }
 
