@@ -15,17 +15,18 @@ extension Integration {
         @Test func aNodeThatWasKilledUnderLoadIsSoundAndAFlippedByteIsFound() async throws {
             try await withServers { cluster in
                 let node = cluster.nodes[0]
+                let client = cluster.client
                 let writers = Task {
                     try await withThrowingTaskGroup(of: Void.self) { group in
                         for writer in 0..<8 {
                             group.addTask {
-                                for n in 0..<100_000 { try await cluster.client.put("key \(writer) \(n)", "a value worth keeping \(n)") }
+                                for n in 0..<100_000 { try await client.put("key \(writer) \(n)", "a value worth keeping \(n)") }
                             }
                         }
                         try await group.waitForAll()
                     }
                 }
-                try await eventually("some writes") { try await cluster.client.get("x").header.revision > Revision(500) }
+                try await eventually("some writes") { try await cluster.client.range(RangeQuery(.single(Key("x")))).header.revision > Revision(500) }
                 let running = try await check(node.dataDirectory, in: cluster.scratch)
                 #expect(running.status == 2 && running.errors.contains("in use by a running node"), "\(running)")
                 try await node.kill()

@@ -355,6 +355,8 @@ final class Nemesis {
     private func putBack(_ image: Image, on node: SimulatedNode, _ simulation: Simulation) {
         let members = simulation.nodes.filter(\.isMember)
         guard undoings.isEmpty, dials.lossPerMille == 0, dials.keepsOrder, members.count > 2, node.process?.seen.role != .leader,
+              // Its word must not be needed for anything that is not committed yet.
+              node.durable.last <= simulation.invariants.ledger.commit,
               members.allSatisfy({ $0.process != nil && !$0.isPaused && !$0.isLost && $0.stuckUntil <= simulation.time && $0.slowness == 1 && $0.disk.faults.isEmpty }),
               members.contains(where: { $0.process!.seen.role == .leader && $0.process!.seen.term == node.process!.seen.term }) else { return }
         simulation.stop(node, .kill)

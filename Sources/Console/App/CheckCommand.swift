@@ -20,10 +20,10 @@ struct CheckCommand: ParsableCommand {
     func run() throws {
         var directory = directory
         while directory.count > 1, directory.hasSuffix("/") { directory.removeLast() }
-        let line = ProgressLine(isShown: isatty(STDERR_FILENO) != 0)
+        let line = ProgressLine()
         let found: MemberInspection
         do throws(DataDirectoryCheck.Refusal) {
-            found = try DataDirectoryCheck.run(directory) { line.show("\($0) \(Int($1 * 100)) %") }
+            found = try DataDirectoryCheck.run(directory) { line.show("checking the \($0) \(Int($1 * 100)) %") }
         } catch {
             line.clear()
             throw CommandFailure(description: error.description, status: 2)
@@ -32,25 +32,6 @@ struct CheckCommand: ParsableCommand {
         let report = CheckReport(directory: directory, found)
         print(json ? try report.json() : report.text)
         if !found.isSound { throw ExitCode(1) }
-    }
-}
-
-/// One line that is drawn over, from the second second on.
-private final class ProgressLine {
-    private let isShown: Bool
-    private let start = ContinuousClock.now
-    private var lastDrawn: ContinuousClock.Instant?
-    init(isShown: Bool) { self.isShown = isShown }
-
-    func show(_ text: String) {
-        let now = ContinuousClock.now
-        guard isShown, now - start > .seconds(1), lastDrawn.map({ now - $0 > .milliseconds(100) }) ?? true else { return }
-        lastDrawn = now
-        FileHandle.standardError.write(Data("\rchecking the \(text)\u{1b}[K".utf8))
-    }
-    func clear() {
-        guard lastDrawn != nil else { return }
-        FileHandle.standardError.write(Data("\r\u{1b}[K".utf8))
     }
 }
 

@@ -208,24 +208,10 @@ private final class Outcome<T: Sendable>: @unchecked Sendable {
     var result: Result<T, any Error>?
 }
 
-/// One line that is drawn over itself on a terminal's standard error; nothing elsewhere.
-final class ProgressLine {
-    private let isTerminal = isatty(STDERR_FILENO) == 1
-    private var last = Date.distantPast
-    private var hasShown = false
-
+extension ProgressLine {
     func show(_ progress: SnapshotProgress) {
-        guard isTerminal, Date().timeIntervalSince(last) >= 0.1 else { return }
-        last = Date()
-        hasShown = true
         let share = progress.totalBytes == 0 ? 100 : progress.doneBytes * 100 / progress.totalBytes
-        let text = "\r\(progress.step) \(share)%  \(DecimalBytes.text(progress.doneBytes)) of \(DecimalBytes.text(progress.totalBytes))\u{1b}[K"
-        FileHandle.standardError.write(Data(text.utf8))
-    }
-
-    func clear() {
-        if hasShown { FileHandle.standardError.write(Data("\r\u{1b}[K".utf8)) }
-        hasShown = false
+        show("\(progress.step) \(share)%  \(DecimalBytes.text(progress.doneBytes)) of \(DecimalBytes.text(progress.totalBytes))")
     }
 }
 
