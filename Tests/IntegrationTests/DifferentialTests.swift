@@ -83,7 +83,7 @@ extension Integration {
             Command("--user alice:alicepw txn", "value(\"foo\") = \"3\"\n\nput foo 4\n\nput secret 4\n\n"), Command("--user alice:alicepw txn", "\nget foo\nget secret\n\n\n"),
             Command("--user alice:alicepw user list"), Command("--user alice:alicepw user get alice"), Command("--user alice:alicepw user get root"), Command("--user alice:alicepw role get r"),
             Command("--user alice:alicepw role get root"), Command("--user alice:alicepw role list"), Command("--user alice:alicepw auth disable"), Command("--user alice:alicepw auth status"),
-            Command("--user alice:alicepw user add mallory:x"), Command("--user alice:alicepw user grant-role alice root"), Command("--user alice:alicepw watch secret"), Command("watch foo"),
+            Command("--user alice:alicepw user add mallory:x"), Command("--user alice:alicepw user grant-role alice root"), Command("--user alice:alicepw watch secret"),
             Command("--user root:rootpw auth status -w json"), Command("--user root:rootpw get '' --prefix -w json"), Command("--user root:rootpw user delete root"),
             Command("--user root:rootpw role delete root"), Command("--user root:rootpw user revoke-role root root"), Command("--user root:rootpw user passwd alice --interactive=false", "newpw\n"),
             Command("--user alice:alicepw get foo"), Command("--user alice:newpw get foo"), Command("--user root:rootpw user passwd nobody --interactive=false", "x\n"), Command("--user root:rootpw compaction 3"),

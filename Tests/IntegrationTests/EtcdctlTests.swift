@@ -242,7 +242,7 @@ extension Integration.EtcdctlTests {
                 (["lease", "revoke", "77"], 1, "Error: failed to revoke lease (etcdserver: requested lease not found)"),
                 (["lease", "grant", "9000000001"], 1, "Error: failed to grant lease (etcdserver: too large lease TTL)"),
                 (["move-leader", "77"], 1, "bad leader transferee"),
-                (["member", "promote", "77"], 1, "quarterdeck: changing the membership is not supported yet"),
+                (["member", "promote", "77"], 1, "Error: etcdserver: member not found"),
                 (["auth", "enable"], 1, "Error: etcdserver: root user does not exist"),
             ]
             for (arguments, status, words) in cases {

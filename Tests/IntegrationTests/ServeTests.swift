@@ -69,7 +69,7 @@ extension Integration.ServeTests {
             try await expectRefusal(arguments(client: free[0], peer: free[1], directory: node.dataDirectory), "already in use by another process", in: scratch)
             // Told to join, with nothing to join with: must not found a cluster of its own.
             try await expectRefusal(arguments(client: free[0], peer: free[1], directory: scratch.file("d3"), more: ["--initial-cluster-state", "existing"]),
-                                    "joining a running cluster is not supported yet", in: scratch)
+                                    "cannot fetch cluster info from peer urls", in: scratch)
             // A file where the directory should be; a directory that nobody may read.
             try Data().write(to: URL(fileURLWithPath: scratch.file("plain")))
             try await expectRefusal(arguments(client: free[0], peer: free[1], directory: scratch.file("plain")), scratch.file("plain"), in: scratch)

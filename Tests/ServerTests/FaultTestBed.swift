@@ -39,6 +39,7 @@ final class FaultTestBed: Sendable {
         let ports = try await FaultTestBed.freePorts(2 * count, group)
         var options = ReplicaOptions()
         options.snapshotCount = snapshotCount
+        options.raft.keptEntries = Int(min(snapshotCount, 5000))
         let log = log
         cluster = EmbeddedCluster(ports: (0..<count).map { (client: ports[2 * $0], peer: ports[2 * $0 + 1]) }, dataDirectory: directory, options: options,
                                   logger: Logger(label: "test") { _ in log })
