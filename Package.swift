@@ -98,6 +98,8 @@ let package = Package(
         tests("ServerTests", ["Base", "Raft", "Store", "Replica", "GRPC", "Wire", "Server", .product(name: "Logging", package: "swift-log")] + nio),
         tests("UITests", ["UI"], exclude: ["Goldens"]), // read from the source folder
         tests("TerminalTests", ["quarterdeck", "UI", "CNcurses", "Server"]),
+        // Decoders of bytes from outside. The corpus is read from the source folder.
+        tests("FuzzTests", ["UI", "Base", "Raft", "Log", "Store", "Replica", "GRPC"], exclude: ["README.md", "Corpus"]),
         // Real processes: the program itself beside the test bundle, etcd and etcdctl.
         tests("IntegrationTests", ["quarterdeck", "Base", "Client", "Server", "UI"] + nio),
     ],

@@ -55,8 +55,8 @@ public struct ReplicaState {
     /// Where a backend stands, without loading it. Nil when it was never bootstrapped.
     public static func position(in reader: any BackendReader) throws(LoadError) -> SnapshotMetadata? {
         do {
-            guard let index = try reader.get(.meta, appliedIndexKey, { bigEndian($0) }) else { return nil }
-            let term = try reader.get(.meta, appliedTermKey, { bigEndian($0) }) ?? 0
+            guard let index = try number(appliedIndexKey, in: reader) else { return nil }
+            let term = try number(appliedTermKey, in: reader) ?? 0
             guard let raw = try reader.get(.meta, configurationKey, { [UInt8]($0) }) else {
                 throw LoadError.corrupt(.meta, "no configuration")
             }
@@ -96,11 +96,16 @@ public struct ReplicaState {
             }
         } catch { throw .backend(error) }
         if let fault { throw fault }
+        guard Set(members.map(\.id)).count == members.count else { throw .corrupt(.members, "a member is there twice") }
         return ReplicaState(store: store, leases: leases, membership: Membership(members: members), alarms: alarms.sorted(),
                             configuration: position.configuration, applied: position.position)
     }
 
-    private static func bigEndian(_ raw: UnsafeRawBufferPointer) -> UInt64 {
-        raw.reduce(0) { $0 << 8 | UInt64($1) }
+    /// Eight bytes, big-endian. No index or term gets beyond 2^62; the log and the peers' messages have the same bound.
+    private static func number(_ name: [UInt8], in reader: any BackendReader) throws -> UInt64? {
+        let found: UInt64?? = try reader.get(.meta, name) { raw in raw.count == 8 ? raw.reduce(0) { $0 << 8 | UInt64($1) } : nil }
+        guard let found else { return nil }
+        guard let number = found, number < 1 << 62 else { throw LoadError.corrupt(.meta, "\(String(decoding: name, as: UTF8.self)) is no index or term") }
+        return number
     }
 }
