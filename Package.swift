@@ -78,15 +78,17 @@ let package = Package(
         .target(name: "CNcurses", path: "Sources/Console/CNcurses", linkerSettings: [.linkedLibrary("ncursesw"), .linkedLibrary("tinfo")]),
         .target(name: "UI", path: "Sources/Console/UI", exclude: ["DESIGN.md"]),
         .executableTarget(name: "quarterdeck", dependencies: [
-            "UI", "CNcurses", "Client", "Server",
+            "UI", "CNcurses", "Client", "Server", "Simulation",
             .product(name: "ArgumentParser", package: "swift-argument-parser"), .product(name: "Yams", package: "Yams"),
             .product(name: "Histogram", package: "hdrhistogram-swift"), .product(name: "Logging", package: "swift-log"),
         ] + nio, path: "Sources/Console/App"),
 
         // MARK: Tests
         // The simulator is a library: `quarterdeck simulate`, the small program `simulate` (no sockets: builds in a minute) and the tests share it.
-        .target(name: "Simulation", dependencies: ["Base", "Raft", "Log", "Store", "Replica", .product(name: "HeapModule", package: "swift-collections")],
-                path: "Tests/Simulation"),
+        .target(name: "Simulation", dependencies: ["Base", "Raft", "Log", "Store", "Replica", .product(name: "HeapModule", package: "swift-collections"),
+                                               .product(name: "ArgumentParser", package: "swift-argument-parser")],
+                path: "Tests/Simulation", swiftSettings: [.define("PLANTED_FAULTS", .when(traits: ["PlantedFaults"]))]),
+        .executableTarget(name: "simulate", dependencies: ["Simulation"], path: "Tests/Simulate"),
         tests("SimulationTests", ["Base", "Raft", "Log", "Store", "Replica", "Simulation"]),
         tests("RaftTests", ["Base", "Raft"]),
         tests("LogTests", ["Base", "Raft", "Log", "PosixDisk"]),

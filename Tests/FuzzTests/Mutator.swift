@@ -50,7 +50,7 @@ struct Mutator {
             var writer = ByteWriter()
             writer.writeVarint(UInt64(bitPattern: extremes[below(extremes.count)]))
             if below(2) == 0 { overwrite(&bytes, with: writer.bytes) } else { bytes.insert(contentsOf: writer.bytes, at: place(bytes)) }
-        case 9, 10 where !words.isEmpty:
+        case 9 where !words.isEmpty, 10 where !words.isEmpty:
             let word = words[below(words.count)]
             if below(3) == 0 { overwrite(&bytes, with: word) } else { bytes.insert(contentsOf: word, at: place(bytes)) }
         default:

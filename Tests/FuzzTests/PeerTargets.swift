@@ -31,7 +31,7 @@ private enum PeerImages {
             .append(previous: position, entries: [], commit: LogIndex(4)), .appendAccepted(match: LogIndex(7)), .appendRejected(rejected: LogIndex(9), hint: position),
             .heartbeat(commit: LogIndex(4), round: ReadRound(9)), .heartbeatReply(round: ReadRound(9)), .snapshotReply(installed: position), .snapshotReply(installed: nil),
             .timeoutNow, .requestReadIndex(id: ReadID(4)), .readIndexReply(id: ReadID(4), index: LogIndex(3)), .readIndexRefused(id: ReadID(4)),
-            .forward(payloads: [[1], [2, 3]]),
+            .forward(stream: 5, number: 1, payloads: [[1], [2, 3]]), .forwardTaken(stream: 5, number: 1, through: 2, refused: .noLeader), .forwardTaken(stream: 5, number: 1, through: 2, refused: nil),
         ]
         return bodies.map { Message(from: from, to: to, term: Term(4), body: $0) }
     }
@@ -64,7 +64,8 @@ private enum PeerImages {
     static var bodies: [PeerMessage.Body] {
         messages.map { .raft($0) } + [
             .leaseRenew(number: 3, lease: LeaseID(9)), .leaseTimeToLive(number: 4, lease: LeaseID(-9), wantsKeys: true), .leaseRenewed(number: 3, ttlSeconds: 60),
-            .leaseState(number: 4, remainingSeconds: 3, grantedSeconds: 60, keys: [[1], [], [2, 3]]), .notLeader(number: 4),
+            .leaseState(number: 4, remainingSeconds: 3, grantedSeconds: 60, keys: [[1], [], [2, 3]]), .notLeader(number: 4), .stateHash(index: LogIndex(9), StateHash(rawValue: 7)), .removed, .askStanding,
+            .changeMembership(number: 4, term: Term(3), .remove(from)), .membershipRefused(number: 4, .leaseExist),
         ]
     }
 
@@ -148,7 +149,7 @@ private enum PeerImages {
             (.memberAttributes, MemberAttributes(member: to, name: "n9", clientURLs: ["http://c"]).encoded()),
         ]
         let encoded = commands.map { [0] + piece(Command(kind: $0.0, proposer: to, number: 5, body: $0.1).encoded()) }
-        return encoded + [encoded.flatMap { $0 }, [1] + piece(Configuration(voters: [to]).bootstrapPayload) + encoded[0],
+        return encoded + [encoded.flatMap { $0 }, [1] + piece(Configuration(voters: [to]).bootstrapPayload()) + encoded[0],
                           [1] + piece(ConfigurationChange(steps: [.addLearner(from)]).entryPayload) + encoded[0]]
     }
 

@@ -258,7 +258,7 @@ enum StoreImage {
             [3] + lease.bytes,
             [4] + kv,
             [5] + changeKey(main: 77, sub: 3, tombstone: true),
-            [6] + Configuration(voters: [MemberID(1), MemberID(2)]).bootstrapPayload,
+            [6] + Configuration(voters: [MemberID(1), MemberID(2)]).bootstrapPayload(),
             [6] + ConfigurationChange(steps: [.addVoter(MemberID(1)), .addLearner(MemberID(2)), .remove(MemberID(3))], forcesJoint: true, context: [1, 2]).entryPayload,
         ]
     }

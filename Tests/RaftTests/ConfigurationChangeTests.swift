@@ -39,7 +39,7 @@ import Testing
         #expect(throws: (any Error).self) { try ConfigurationChange(entryPayload: change.entryPayload + [0]) }
         #expect(throws: (any Error).self) { try ConfigurationChange(entryPayload: change.entryPayload.dropLast().map { $0 }) }
         #expect(three.applying(entryPayload: [9, 9]) == three)
-        #expect(try ConfigurationChange(entryPayload: three.bootstrapPayload).steps == [1, 2, 3].map { .addVoter(member($0)) })
+        #expect(try ConfigurationChange(entryPayload: three.bootstrapPayload()).steps == [1, 2, 3].map { .addVoter(member($0)) })
     }
 
     @Test func oneChangeAtATime() {

@@ -19,7 +19,8 @@ import Testing
         .requestReadIndex(id: ReadID(.max)),
         .readIndexReply(id: ReadID(3), index: index(8)),
         .readIndexRefused(id: ReadID(0)),
-        .forward(payloads: [[], [1], [2, 3]]),
+        .forward(stream: 7, number: 1, payloads: [[], [1], [2, 3]]), .forwardTaken(stream: .max, number: 12, through: 9, refused: nil),
+        .forwardTaken(stream: 1, number: 3, through: 3, refused: .transferring),
     ]
 
     private func encode(_ message: Message) -> [UInt8] {
@@ -114,7 +115,7 @@ import Testing
                     .appendAccepted(match: index(small())), .appendRejected(rejected: index(small()), hint: spot),
                     .heartbeat(commit: index(small()), round: ReadRound(small())), .heartbeatReply(round: ReadRound(small())),
                     .snapshotReply(installed: small() < 4 ? nil : spot), .timeoutNow, .requestReadIndex(id: ReadID(small())),
-                    .readIndexReply(id: ReadID(small()), index: index(small())), .readIndexRefused(id: ReadID(small())), .forward(payloads: [[1]]),
+                    .readIndexReply(id: ReadID(small()), index: index(small())), .readIndexRefused(id: ReadID(small())), .forward(stream: 1, number: 1, payloads: [[1]]),
                 ]
                 single.receive(candidates.randomElement(using: &generator)!, from: UInt64.random(in: 1...5, using: &generator),
                                term: UInt64.random(in: 0..<3, using: &generator) + max(single.term, 1) - 1)

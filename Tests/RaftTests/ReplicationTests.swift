@@ -333,7 +333,39 @@ import Testing
         let single = Single()
         single.receive(.heartbeat(commit: .zero, round: .none), from: 2, term: 1)
         let effects = single.step(.propose(payloads: [[1]]), .propose(payloads: [[2], [3]]))
-        #expect(effects.sent == [Message(from: member(1), to: member(2), term: Term(1), body: .forward(payloads: [[1], [2], [3]]))])
+        guard case .forward(_, number: 1, payloads: [[1], [2], [3]])? = effects.sent.first?.body else { Issue.record("\(effects.sent)"); return }
+        #expect(effects.sent.count == 1)
+    }
+
+    @Test func aForwardThatComesTwiceIsTakenOnce() {
+        let bench = Bench(3)
+        let leader = bench.elect()
+        let follower = bench.members.first { $0 !== leader }!
+        let before = leader.core.lastIndex
+        let message = Message(from: follower.core.id, to: leader.core.id, term: leader.core.term, body: .forward(stream: 9, number: 1, payloads: [[7]]))
+        for _ in 0..<3 { bench.give(.message(message), to: leader.core.id.rawValue) }
+        #expect(leader.core.lastIndex == before.next)
+        // Another life of the same member begins to count anew; its first message is no repetition, an old one of the first life still is.
+        bench.give(.message(Message(from: follower.core.id, to: leader.core.id, term: leader.core.term, body: .forward(stream: 10, number: 1, payloads: [[8]]))), to: leader.core.id.rawValue)
+        bench.give(.message(message), to: leader.core.id.rawValue)
+        // A later one may overtake: taken once as well.
+        for number in [3, 2, 3, 2] as [UInt64] {
+            bench.give(.message(Message(from: follower.core.id, to: leader.core.id, term: leader.core.term, body: .forward(stream: 10, number: number, payloads: [[9]]))), to: leader.core.id.rawValue)
+        }
+        #expect(leader.core.lastIndex.rawValue == before.rawValue + 4)
+    }
+
+    @Test func aForwardThatIsLostIsSentAgain() {
+        let bench = Bench(3)
+        let leader = bench.elect()
+        let follower = bench.members.first { $0 !== leader }!
+        bench.passes = { if case .forward = $0.body { false } else { true } }
+        bench.give(.propose(payloads: [[1]]), to: follower.core.id.rawValue)
+        bench.give(.propose(payloads: [[2]]), to: follower.core.id.rawValue)
+        bench.run(for: beat * 2)
+        bench.passes = { _ in true }
+        bench.run(for: beat * 8)
+        for single in bench.members { #expect(single.applied.filter { $0.kind == .command }.map(\.payload) == [[1], [2]]) }
     }
 
     @Test func withoutForwardingAFollowerRefuses() {

@@ -25,6 +25,8 @@ final class SimulatedMembers {
         var grants: [RequestToken: ReadGrant] = [:]
         var watch: [WatchOutput] = []
         var notes: [ReplicaNote] = []
+        /// Said that it was removed, and was stopped.
+        var wasRemoved: Bool { notes.contains { if case .removed = $0 { true } else { false } } }
         init(id: MemberID) { self.id = id }
     }
     private enum Event {
@@ -42,6 +44,8 @@ final class SimulatedMembers {
     let cluster = ClusterID(0xc1)
     var lossPercent = 0
     var cuts: Set<[MemberID]> = []
+    /// Sees every member after each of its turns.
+    var afterTurn: (Host) -> Void = { _ in }
     private var nextToken: UInt64 = 1
     private var incarnation: UInt32 = 0
 
@@ -57,11 +61,29 @@ final class SimulatedMembers {
         }
     }
 
-    subscript(id: MemberID) -> Host { members[Int(id.rawValue) - 1] }
+    subscript(id: MemberID) -> Host { member(id)! }
+    func member(_ id: MemberID) -> Host? { members.first { $0.id == id } }
     var wall: WallTime { WallTime(milliseconds: now.nanoseconds / 1_000_000) }
-    var leader: Host? { members.filter { $0.replica?.isLeader == true && !$0.isPaused }.max { $0.replica!.term < $1.replica!.term } }
+    var leader: Host? { members.filter { $0.replica?.isLeader == true && !$0.isPaused && !$0.replica!.isHalted }.max { $0.replica!.term < $1.replica!.term } }
 
     // MARK: Life and death
+
+    /// A new machine for a member that the cluster has in its table; starts with nothing but whom to talk to.
+    @discardableResult
+    func join(_ id: MemberID, contacts: [Member]) -> Host {
+        precondition(member(id) == nil)
+        let host = Host(id: id)
+        members.append(host)
+        try! host.backend.commit(ReplicaState.join(contacts))
+        start(id)
+        return host
+    }
+
+    /// As the shell does: what is left is written, then the process ends.
+    private func stopRemoved(_ host: Host) {
+        if let commit = host.replica!.isCommittingBackend ? nil : host.replica!.finalCommit() { try! host.backend.commit(commit.batch) }
+        crash(host.id, isNoticed: true)
+    }
 
     func start(_ id: MemberID) {
         let member = self[id]
@@ -176,7 +198,7 @@ final class SimulatedMembers {
             try! member.backend.commit(commit.batch)
             schedule(.zero, .turn(id, life: life, .backendCommitted(commit.token, member.backend.size)))
         case .snapshot(let from, let to):
-            install(from: self[from], to: self[to])
+            if let receiver = member(to) { install(from: self[from], to: receiver) }
         }
     }
 
@@ -188,6 +210,8 @@ final class SimulatedMembers {
         replica.flush(at: now, wall: wall, into: &effects)
         while replica.hasBackgroundWork { replica.work(at: now, into: &effects) }
         carryOut(effects, of: member)
+        afterTurn(member)
+        if member.wasRemoved, !replica.isCommittingBackend { return stopRemoved(member) }
         member.timerAt = max(replica.nextDeadline, now + .microseconds(1))
     }
 
@@ -217,14 +241,14 @@ final class SimulatedMembers {
 
     /// Encoded and decoded, so that the coding is exercised too.
     private func deliver(_ message: PeerMessage) {
-        guard !cuts.contains([message.from, message.to]), Int.random(in: 0..<100, using: &generator) >= lossPercent else { return }
+        guard let receiver = member(message.to), !cuts.contains([message.from, message.to]), Int.random(in: 0..<100, using: &generator) >= lossPercent else { return }
         var writer = ByteWriter()
         message.encodeBody(into: &writer)
         let copy = writer.bytes.withUnsafeBytes { raw in
             var reader = ByteReader(raw)
             return try! PeerMessage.decodeBody(&reader, from: message.from, to: message.to)
         }
-        schedule(.microseconds(Int64.random(in: 50...2000, using: &generator)), .turn(message.to, life: self[message.to].life, .peer(copy)))
+        schedule(.microseconds(Int64.random(in: 50...2000, using: &generator)), .turn(message.to, life: receiver.life, .peer(copy)))
     }
 
     private func install(from: Host, to: Host) {

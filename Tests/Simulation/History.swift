@@ -131,10 +131,19 @@ public struct TrueRevision: Sendable {
     public var events: [WatchRecord.Event]
     /// When it was first applied anywhere.
     public var at: Moment
-    public init(revision: Int64, events: [WatchRecord.Event], at: Moment) {
+    /// What made it, where the source knows.
+    public enum Cause: Hashable, Sendable {
+        case unknown
+        case write
+        case leaseRevoked(Int64)
+        case leaseExpired(Int64)
+    }
+    public var cause: Cause
+    public init(revision: Int64, events: [WatchRecord.Event], at: Moment, cause: Cause = .unknown) {
         self.revision = revision
         self.events = events
         self.at = at
+        self.cause = cause
     }
 }
 

@@ -8,6 +8,8 @@ public final class MemoryDisk: Disk, @unchecked Sendable {
     /// The kinds of call, to aim faults at.
     public enum Operation: UInt8, Sendable, CaseIterable {
         case list, look, makeDirectory, open, rename, remove, syncDirectory, read, write, sync, truncate, preallocate
+        /// The atomic commit of a store that lives on this disk; made by its owner with `call`.
+        case commit
     }
 
     /// Makes one call fail.
@@ -50,13 +52,18 @@ public final class MemoryDisk: Disk, @unchecked Sendable {
     public private(set) var syncs = 0
     /// A power cut has struck.
     public private(set) var isOff = false
+    /// Told of every call before it has any effect: the moment at which crash enumeration looks at what would survive. Must not touch this disk.
+    public var beforeCall: ((Operation, _ path: String) -> Void)?
     /// All files together may grow to this many bytes; nil is endless.
     public var capacityBytes: Int?
 
     let root: Directory
 
     public init() { root = Directory() }
-    private init(root: Directory) { self.root = root }
+    private init(root: Directory, _ capacityBytes: Int?) {
+        self.root = root
+        self.capacityBytes = capacityBytes
+    }
 
     /// A directory: names now, names after a power cut, and the changes between them.
     final class Directory {
@@ -202,8 +209,12 @@ public final class MemoryDisk: Disk, @unchecked Sendable {
 
     // MARK: Faults
 
+    /// A call of something else that shares this disk and its faults: counted like any other, and fails when a fault is due.
+    public func call(_ operation: Operation, _ path: String) throws(DiskError) { try count(operation, path) }
+
     /// Counts a call and strikes if a fault is due.
     func count(_ operation: Operation, _ path: String) throws(DiskError) {
+        beforeCall?(operation, path)
         calls += 1
         for i in faults.indices where faults[i].operation == nil || faults[i].operation == operation {
             if faults[i].after > 0 {
@@ -221,6 +232,9 @@ public final class MemoryDisk: Disk, @unchecked Sendable {
         guard more > 0, let capacityBytes else { return }
         if Self.bytesUsed(root) + more > capacityBytes { throw Self.error("write", path, Self.noSpace) }
     }
+
+    /// What all files take together.
+    public var usedBytes: Int { Self.bytesUsed(root) }
 
     private static func bytesUsed(_ directory: Directory) -> Int {
         var sum = 0
@@ -247,6 +261,12 @@ public final class MemoryDisk: Disk, @unchecked Sendable {
 
     func noteSync() { syncs += 1 }
 
+    /// The process died and the machine did not: what it had written is still there, synced or not.
+    public func restorePower() {
+        faults.removeAll()
+        isOff = false
+    }
+
     // MARK: Crash
 
     /// What survives a power cut.
@@ -261,53 +281,91 @@ public final class MemoryDisk: Disk, @unchecked Sendable {
 
     /// The disk after a power cut; this one is left as it is. Faults are not carried over.
     public func crash(_ survival: Survival = .chosen, using generator: inout SeededGenerator) -> MemoryDisk {
-        // How likely something survives differs from crash to crash: nearly all and nearly nothing are the interesting ones.
-        let odds: UInt64 = switch survival {
-        case .syncedOnly: 0
-        case .everything: 1 << 32
-        case .chosen: [1 << 28, 1 << 30, 1 << 31, 3 << 30, 15 << 28][Int(generator.next() % 5)]
+        switch survival {
+        case .syncedOnly: return crash { _ in false }
+        case .everything: return crash { _ in true }
+        case .chosen:
+            // How likely something survives differs from crash to crash: nearly all and nearly nothing are the interesting ones.
+            let odds: UInt64 = [1 << 28, 1 << 30, 1 << 31, 3 << 30, 15 << 28][Int(generator.next() % 5)]
+            return crash { _ in generator.next() >> 32 < odds }
         }
-        var files: [ObjectIdentifier: Content] = [:]
-        let disk = MemoryDisk(root: Self.survivor(root, everything: survival == .everything, odds, &generator, &files))
-        disk.capacityBytes = capacityBytes
-        return disk
+    }
+
+    /// The disk after a power cut that kept exactly those pending parts of which `isKept` says so. It is asked once for each, in the order of
+    /// their numbers: 0 ..< `pendingParts`.
+    public func crash(keeping isKept: (Int) -> Bool) -> MemoryDisk {
+        var next = 0
+        var nodes = Nodes()
+        nodes.survive(root) {
+            defer { next += 1 }
+            return isKept(next)
+        }
+        return MemoryDisk(root: nodes.directory(root), capacityBytes)
+    }
+
+    /// How many things a power cut may keep or lose, each for itself: sectors, sizes and names that were not synced.
+    public var pendingParts: Int {
+        var count = 0
+        var nodes = Nodes()
+        nodes.survive(root) {
+            count += 1
+            return false
+        }
+        return count
     }
 
     /// An independent copy with nothing pending: what a program that reads the medium now would copy.
-    public func copy() -> MemoryDisk {
-        var generator = SeededGenerator(seed: 0)
-        return crash(.everything, using: &generator)
+    public func copy() -> MemoryDisk { crash { _ in true } }
+
+    /// The same disk once more, with what is pending still pending: the power stays on, and the two go separate ways from here.
+    public func fork() -> MemoryDisk {
+        var nodes = Nodes()
+        return MemoryDisk(root: nodes.fork(root), capacityBytes)
     }
 
-    private static func survivor(_ directory: Directory, everything: Bool, _ odds: UInt64, _ generator: inout SeededGenerator,
-                                 _ files: inout [ObjectIdentifier: Content]) -> Directory {
-        var names = everything ? directory.names : directory.durable
-        if !everything {
-            for change in directory.pending where generator.next() >> 32 < odds { Directory.apply(change, to: &names) }
-        }
-        let result = Directory()
-        for name in names.keys.sorted() {
-            let node: Node
-            switch names[name]! {
-            case .file(let content):
-                // One file under two names stays one file.
-                let copy = files[ObjectIdentifier(content)] ?? survivor(content, everything: everything, odds, &generator)
-                files[ObjectIdentifier(content)] = copy
-                node = .file(copy)
-            case .directory(let inner):
-                node = .directory(survivor(inner, everything: everything, odds, &generator, &files))
+    /// Maps the nodes of one disk to those of another. One file under two names stays one file.
+    private struct Nodes {
+        var files: [ObjectIdentifier: Content] = [:]
+        var directories: [ObjectIdentifier: Directory] = [:]
+
+        func directory(_ old: Directory) -> Directory { directories[ObjectIdentifier(old)]! }
+
+        private func mapped(_ node: Node) -> Node {
+            switch node {
+            case .file(let content): .file(files[ObjectIdentifier(content)]!)
+            case .directory(let inner): .directory(directory(inner))
             }
-            result.names[name] = node
-            result.durable[name] = node
         }
-        return result
-    }
 
-    private static func survivor(_ content: Content, everything: Bool, _ odds: UInt64, _ generator: inout SeededGenerator) -> Content {
-        let result = Content()
-        if everything {
-            result.bytes = content.bytes
-        } else {
+        private func isKnown(_ node: Node) -> Bool {
+            switch node {
+            case .file(let content): files[ObjectIdentifier(content)] != nil
+            case .directory(let inner): directories[ObjectIdentifier(inner)] != nil
+            }
+        }
+
+        /// Everything that any name leads to, or led to before the changes that are pending, in a fixed order.
+        private static func reachable(from directory: Directory) -> [Node] {
+            directory.durable.keys.sorted().map { directory.durable[$0]! } + directory.pending.compactMap { $0.set?.node }
+        }
+
+        mutating func survive(_ old: Directory, _ isKept: () -> Bool) {
+            let new = Directory()
+            directories[ObjectIdentifier(old)] = new
+            var names = old.durable
+            for change in old.pending where isKept() { Directory.apply(change, to: &names) }
+            for node in Self.reachable(from: old) where !isKnown(node) {
+                switch node {
+                case .file(let content): files[ObjectIdentifier(content)] = Self.survivor(content, isKept)
+                case .directory(let inner): survive(inner, isKept)
+                }
+            }
+            new.names = names.mapValues(mapped)
+            new.durable = new.names
+        }
+
+        private static func survivor(_ content: Content, _ isKept: () -> Bool) -> Content {
+            let result = Content()
             // Replayed in order; after each update every touched sector may go to the medium as it is then.
             var image = content.durable
             var memory = content.durable
@@ -315,12 +373,12 @@ public final class MemoryDisk: Disk, @unchecked Sendable {
                 Content.apply(update, to: &memory)
                 switch update {
                 case .resize:
-                    if generator.next() >> 32 < odds { Content.apply(update, to: &image) }
+                    if isKept() { Content.apply(update, to: &image) }
                 case .write(let offset, let new):
                     var sector = offset / sectorSize * sectorSize
                     while sector < offset + new.count {
                         let end = min(sector + sectorSize, memory.count)
-                        if generator.next() >> 32 < odds {
+                        if isKept() {
                             Content.grow(&image, to: end)
                             image.withUnsafeMutableBytes { target in
                                 memory.withUnsafeBytes { target[sector..<end].copyBytes(from: $0[sector..<end]) }
@@ -331,9 +389,35 @@ public final class MemoryDisk: Disk, @unchecked Sendable {
                 }
             }
             result.bytes = image
+            result.durable = image
+            return result
         }
-        result.durable = result.bytes
-        return result
+
+        mutating func fork(_ old: Directory) -> Directory {
+            if let known = directories[ObjectIdentifier(old)] { return known }
+            let new = Directory()
+            directories[ObjectIdentifier(old)] = new
+            new.names = old.names.mapValues { fork($0) }
+            new.durable = old.durable.mapValues { fork($0) }
+            new.pending = old.pending.map { change in
+                Directory.Change(set: change.set.map { ($0.name, fork($0.node)) }, unset: change.unset)
+            }
+            return new
+        }
+
+        private mutating func fork(_ node: Node) -> Node {
+            switch node {
+            case .directory(let inner): return .directory(fork(inner))
+            case .file(let old):
+                if let known = files[ObjectIdentifier(old)] { return .file(known) }
+                let new = Content()
+                new.bytes = old.bytes
+                new.durable = old.durable
+                new.pending = old.pending
+                files[ObjectIdentifier(old)] = new
+                return .file(new)
+            }
+        }
     }
 
     // MARK: For tests

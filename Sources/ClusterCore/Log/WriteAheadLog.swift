@@ -142,7 +142,7 @@ public final class WriteAheadLog {
                 // Recovery must know that what is missing is in the store: first the new start, then the removal.
                 buffer.append(.start, position)
                 shape.advanceStart(to: position)
-                try sync()
+                if !planted(.releasesSegmentsBeforeStart) { try sync() }
             }
         }
         let removable = shape.removableSegments
@@ -175,7 +175,7 @@ public final class WriteAheadLog {
     private func write(_ records: RecordBuffer) throws(DiskError) {
         active.chain = records.seal(batch: active.batch + 1, offset: active.offset, seed: active.seed, chain: active.chain)
         try active.file.write(records.bytes, at: active.offset)
-        try active.file.sync()
+        do throws(DiskError) { try active.file.sync() } catch { guard planted(.ignoresFailedSync) else { throw error } }
         active.batch += 1
         active.offset += UInt64(records.count)
         statistics.bytesWritten += UInt64(records.count)
@@ -221,7 +221,7 @@ public final class WriteAheadLog {
             try file.write(records.bytes, at: 0)
             try file.sync()
             try disk.rename(temporary, to: path)
-            try disk.syncDirectory(directory)
+            if !planted(.leavesSegmentNameUnsynced) { try disk.syncDirectory(directory) }
             return ActiveSegment(number: header.number, file: file, capacity: header.capacityBytes, offset: UInt64(records.count),
                                  seed: chain.previous, chain: chain, batch: batch + 1, isFresh: true)
         } catch {
@@ -278,7 +278,7 @@ public final class WriteAheadLog {
     }
 
     /// nil at the top ("/" or "." for a relative name is given as such).
-    static func parentDirectory(_ path: String) -> String? {
+    public static func parentDirectory(_ path: String) -> String? {
         var text = Array(path.utf8)
         while text.count > 1, text.last == UInt8(ascii: "/") { text.removeLast() }
         if text == [UInt8(ascii: "/")] || text == [UInt8(ascii: ".")] || text.isEmpty { return nil }

@@ -99,8 +99,9 @@ extension ConfigurationChange {
     public init(entryPayload: [UInt8]) throws(DecodingFault) {
         self.init(steps: [])
         guard !entryPayload.isEmpty else { return }
-        if let founding = Configuration(bootstrapPayload: entryPayload) {
+        if let (founding, context) = Configuration.decode(bootstrapPayload: entryPayload) {
             steps = founding.voters.map { .addVoter($0) } + founding.learners.map { .addLearner($0) }
+            self.context = context
             return
         }
         let result: Result<ConfigurationChange, DecodingFault> = entryPayload.withUnsafeBytes { bytes in
@@ -139,22 +140,30 @@ extension Configuration {
     /// First byte of a configuration entry that states the whole configuration; a change begins with 0 or 1.
     private static let bootstrapTag: UInt8 = 2
 
-    var bootstrapPayload: [UInt8] {
-        var writer = ByteWriter(capacity: 8 + (voters.count + learners.count) * 8)
+    /// The payload of a `.configuration` entry that states the whole configuration instead of a change: a cluster's first entry, and the one
+    /// by which an operator makes a cluster of a single member. `context` as in `ConfigurationChange`.
+    public func bootstrapPayload(context: [UInt8] = []) -> [UInt8] {
+        var writer = ByteWriter(capacity: 18 + (voters.count + learners.count) * 8 + context.count)
         writer.write(Configuration.bootstrapTag)
         encode(into: &writer)
+        if !context.isEmpty { writer.writeCounted(context) }
         return writer.bytes
     }
 
     init?(bootstrapPayload: [UInt8]) {
-        guard bootstrapPayload.first == Configuration.bootstrapTag else { return nil }
-        let whole: Configuration? = bootstrapPayload.withUnsafeBytes { bytes in
-            var reader = ByteReader(bytes, offset: 1, count: bytes.count - 1)
-            guard let configuration = try? Configuration.decode(&reader), reader.isAtEnd else { return nil }
-            return configuration
-        }
-        guard let whole, !whole.voters.isEmpty else { return nil }
+        guard let (whole, _) = Configuration.decode(bootstrapPayload: bootstrapPayload) else { return nil }
         self = whole
+    }
+
+    fileprivate static func decode(bootstrapPayload: [UInt8]) -> (Configuration, context: [UInt8])? {
+        guard bootstrapPayload.first == Configuration.bootstrapTag else { return nil }
+        return bootstrapPayload.withUnsafeBytes { bytes in
+            var reader = ByteReader(bytes, offset: 1, count: bytes.count - 1)
+            guard let configuration = try? Configuration.decode(&reader), !configuration.voters.isEmpty else { return nil }
+            guard !reader.isAtEnd else { return (configuration, []) }
+            guard let context = try? reader.readCounted(), reader.isAtEnd else { return nil }
+            return (configuration, context)
+        }
     }
 
     /// For snapshots and the store's own record.
@@ -192,14 +201,14 @@ extension Configuration {
 extension Message {
     private enum Tag: UInt8 {
         case requestVote = 1, voteReply, append, appendAccepted, appendRejected, heartbeat, heartbeatReply, snapshotReply, timeoutNow
-        case requestReadIndex, readIndexReply, readIndexRefused, forward
+        case requestReadIndex, readIndexReply, readIndexRefused, forward, forwardTaken
     }
 
     /// About what `encode` will append, never less; for reserving space.
     public var encodedSizeBound: Int {
         switch body {
         case .append(_, let entries, _): entries.reduce(70) { $0 + $1.payload.count + 40 }
-        case .forward(let payloads): payloads.reduce(50) { $0 + $1.count + 10 }
+        case .forward(_, _, let payloads): payloads.reduce(70) { $0 + $1.count + 10 }
         default: 70
         }
     }
@@ -256,10 +265,18 @@ extension Message {
         case .readIndexRefused(let id):
             tag(.readIndexRefused)
             writer.writeVarint(id.rawValue)
-        case .forward(let payloads):
+        case .forward(let stream, let number, let payloads):
             tag(.forward)
+            writer.write(stream)
+            writer.writeVarint(number)
             writer.writeVarint(UInt64(payloads.count))
             for payload in payloads { writer.writeCounted(payload) }
+        case .forwardTaken(let stream, let number, let through, let refused):
+            tag(.forwardTaken)
+            writer.write(stream)
+            writer.writeVarint(number)
+            writer.writeVarint(through)
+            writer.write(refused.map { $0.rawValue + 1 } ?? 0 as UInt8)
         }
     }
 
@@ -312,11 +329,22 @@ extension Message {
         case .readIndexRefused:
             return .readIndexRefused(id: ReadID(try reader.readVarint()))
         case .forward:
+            let stream: UInt64 = try reader.read()
+            let number = try reader.readVarint()
+            guard number > 0, number < 1 << 62 else { throw .malformed("number of forwarded commands") }
             let count = try reader.readCount(ofAtLeast: 1)
             var payloads: [[UInt8]] = []
             payloads.reserveCapacity(count)
             for _ in 0..<count { payloads.append(try reader.readCounted()) }
-            return .forward(payloads: payloads)
+            return .forward(stream: stream, number: number, payloads: payloads)
+        case .forwardTaken:
+            let stream: UInt64 = try reader.read()
+            let number = try reader.readVarint()
+            let through = try reader.readVarint()
+            let code = try reader.readByte()
+            guard code > 0 else { return .forwardTaken(stream: stream, number: number, through: through, refused: nil) }
+            guard let refusal = RaftRefusal(rawValue: code - 1) else { throw .malformed("unknown refusal") }
+            return .forwardTaken(stream: stream, number: number, through: through, refused: refusal)
         }
     }
 }

@@ -33,6 +33,8 @@ struct Progress: Sendable {
     var ackedRound: ReadRound = .none
     /// From a timed heartbeat to its answer. (`Leadership.timedRounds`)
     var roundTrip: TimeSpan?
+    /// Its removal is committed, and it is kept until it has acknowledged that entry, so that it can learn of it; not for ever.
+    var departure: (index: LogIndex, deadline: Instant)?
     /// The stream has ended well; when the follower's reply is missing for long, probe.
     var snapshotSentAt: Instant?
 

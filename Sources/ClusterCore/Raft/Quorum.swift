@@ -1,8 +1,8 @@
 import Base
 
 /// Majorities, alone and joint. (Raft §6)
-enum Quorum {
-    static func size(of count: Int) -> Int { count / 2 + 1 }
+public enum Quorum {
+    public static func size(of count: Int) -> Int { count / 2 + 1 }
 
     /// The largest value that a quorum has reached. During a joint change: that both quorums have reached.
     /// Precondition: the configuration has voters.
@@ -17,7 +17,7 @@ enum Quorum {
         if voters.count == 1 { return value(voters[0]) }
         var values = voters.map(value)
         values.sort(by: >)
-        return values[size(of: voters.count) - 1]
+        return values[planted(.countsOneTooFew) ? max(size(of: voters.count) - 2, 0) : size(of: voters.count) - 1]
     }
 
     enum VoteResult { case pending, won, lost }

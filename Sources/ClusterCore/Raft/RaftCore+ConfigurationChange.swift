@@ -82,7 +82,7 @@ extension RaftCore {
     /// but a member that joins later and replays the log has only the log.
     mutating func appendFoundingConfiguration(_ now: Instant, _ effects: inout [RaftEffect]) {
         guard log.last == .zero else { return }
-        appendConfiguration(configuration.bootstrapPayload, now, &effects)
+        appendConfiguration(configuration.bootstrapPayload(context: foundingContext), now, &effects)
     }
 
     private mutating func appendConfiguration(_ payload: [UInt8], _ now: Instant, _ effects: inout [RaftEffect]) {
@@ -151,14 +151,30 @@ extension RaftCore {
         for member in members where member != id {
             var progress = old.first { $0.id == member } ?? Progress(id: member, isVoter: true, next: log.last.index.next, now: now)
             progress.isVoter = configuration.isVoter(member)
+            progress.departure = nil
             lead.peers.append(progress)
         }
-        for gone in old where !members.contains(gone.id) {
-            send(.heartbeat(commit: min(gone.match, commit), round: .none), to: gone.id, &effects)
+        for var gone in old where !members.contains(gone.id) {
             if lead.transfer?.target == gone.id {
                 lead.transfer = nil
                 effects.append(.note(.transferAborted(to: gone.id)))
             }
+            if gone.departure == nil { gone.departure = (configurations[0].index, now + options.electionTimeout) }
+            gone.isVoter = false
+            lead.peers.append(gone)
         }
+        lead.peers.sort { $0.id < $1.id }
+        seeOffRemoved(now, &effects)
+    }
+
+    /// A removed member that holds the entry of its removal gets the commit index once more, and then nothing. Others that were faster have
+    /// committed without it; it is waited for, but not longer than an election timeout.
+    mutating func seeOffRemoved(_ now: Instant, _ effects: inout [RaftEffect]) {
+        guard lead.peers.contains(where: { $0.departure != nil }) else { return }
+        for peer in lead.peers {
+            guard let departure = peer.departure, peer.match >= departure.index || now >= departure.deadline else { continue }
+            send(.heartbeat(commit: min(peer.match, commit), round: .none), to: peer.id, &effects)
+        }
+        lead.peers.removeAll { peer in peer.departure.map { peer.match >= $0.index || now >= $0.deadline } ?? false }
     }
 }

@@ -127,10 +127,10 @@ extension RaftCore {
             becomeFollower(term: message.term, leader: .none, .higherTerm, now, &effects)
         }
         if !isPreVote {
-            let isFree = hardState.vote == candidate || (hardState.vote == .none && leader == .none)
+            let isFree = planted(.votesTwice) || hardState.vote == candidate || (hardState.vote == .none && leader == .none)
             guard isFree else { return refuseVote(candidate, message.term, isPreVote, .alreadyVoted, &effects) }
         }
-        guard last.term > log.last.term || (last.term == log.last.term && last.index >= log.last.index) else {
+        guard planted(.votesForShorterLogs) || last.term > log.last.term || (last.term == log.last.term && last.index >= log.last.index) else {
             return refuseVote(candidate, message.term, isPreVote, .logBehind, &effects)
         }
         effects.append(.note(.voteCast(for: candidate, term: message.term, isPreVote: isPreVote)))
@@ -143,7 +143,7 @@ extension RaftCore {
             hardState.vote = candidate
             quick = nil
             electionDeadline = now + electionSpan
-            hold(.message(reply))
+            if planted(.votesBeforeSync) { effects.append(.send(reply)) } else { hold(.message(reply)) }
         }
     }
 

@@ -105,7 +105,7 @@ extension RaftCore {
         queued = min(queued, log.last.index)
         durable = min(durable, log.last.index)
         for i in tickets.indices where tickets[i].through.index > log.last.index { tickets[i].through = log.last }
-        takeBackConfigurations(from: index, &effects)
+        if !planted(.keepsOverwrittenConfigurations) { takeBackConfigurations(from: index, &effects) }
     }
 
     /// A run of entries as an array, shared while callers ask for the same run.
@@ -132,7 +132,7 @@ extension RaftCore {
 
     /// Gives out what is committed and on this member's own disk: so its store never runs ahead of its log.
     mutating func handOut(_ effects: inout [RaftEffect]) {
-        let limit = min(commit, durable)
+        let limit = planted(.appliesBeforeSync) ? commit : min(commit, durable)
         guard limit > handedOut else { return }
         let room = options.maxUnappliedBytes - unappliedBytes
         let first = handedOut.next

@@ -17,10 +17,7 @@ struct Following: Sendable {
     var question: Question?
     /// The id of the next question. Starts at random: see `RaftCore.init`.
     var nextForwardID: UInt64 = 0
-    /// Commands for the leader, sent as one message at flush.
-    var forwards: [[UInt8]] = []
-    /// The term in which they were proposed; they are not passed on in another one.
-    var forwardTerm = Term.zero
+    var commands = Forwarding()
     /// The newest read round this process ever started: numbers are never used again.
     var lastRound: UInt64 = 0
 
@@ -53,13 +50,13 @@ extension RaftCore {
     /// Starts a round for everything that waits. `.none` if nothing does, too many rounds are open, or this term has no commit
     /// yet: the true commit index is not known before.
     mutating func startReadRound(_ effects: inout [RaftEffect]) -> ReadRound {
-        guard lead.hasCommitted, !(lead.waitingReads.isEmpty && lead.waitingForwards.isEmpty),
+        guard lead.hasCommitted || planted(.readsBeforeFirstCommit), !(lead.waitingReads.isEmpty && lead.waitingForwards.isEmpty),
               lead.rounds.count < options.maxReadRounds else { return .none }
-        lead.nextRound += 1
+        if !planted(.reusesReadRound) || lead.nextRound == 0 { lead.nextRound += 1 }
         let round = OpenRound(round: ReadRound(lead.nextRound), index: commit, local: lead.waitingReads, forwarded: lead.waitingForwards)
         lead.waitingReads = []
         lead.waitingForwards = []
-        if configuration.voters == [id] && !configuration.isJoint {
+        if configuration.voters == [id] && !configuration.isJoint || planted(.readsWithoutRound) {
             answer(round, &effects)
             return .none
         }
@@ -120,23 +117,13 @@ extension RaftCore {
 
     // MARK: Follower
 
-    mutating func refuseForwards(_ reason: RaftRefusal, _ effects: inout [RaftEffect]) {
-        guard !follow.forwards.isEmpty else { return }
-        effects.append(.proposalRefused(payloads: follow.forwards, reason))
-        follow.forwards = []
-    }
-
     /// Sends what waited for this flush: one message of commands, one question for all reads.
     mutating func sendForwarded(_ now: Instant, _ effects: inout [RaftEffect]) {
         guard leader != .none else {
             refuseForwards(.noLeader, &effects)
             return
         }
-        if follow.forwardTerm != term { refuseForwards(.leaderChanged, &effects) }
-        if !follow.forwards.isEmpty {
-            send(.forward(payloads: follow.forwards), to: leader, &effects)
-            follow.forwards = []
-        }
+        sendCommands(now, &effects)
         guard follow.question == nil, !follow.waiting.isEmpty else { return }
         follow.nextForwardID &+= 1
         let question = Following.Question(id: ReadID(follow.nextForwardID), reads: Array(follow.waiting),

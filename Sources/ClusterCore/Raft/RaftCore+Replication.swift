@@ -15,6 +15,8 @@ struct Leadership: Sendable {
     /// When the quorum's silence is looked at next.
     var quorumDeadline = Instant.distantFuture
     var transfer: Transfer?
+    /// Whose commands were taken in this term, and how far.
+    var forwards: [ForwardStream] = []
     /// Local reads for which no round was started.
     var waitingReads: [ReadID] = []
     /// Reads of followers, likewise. A follower has one question open at a time; a newer one replaces it.
@@ -60,8 +62,7 @@ extension RaftCore {
                 appendCommands(payloads)
             }
         } else if options.forwardsProposals && role == .follower && leader != .none {
-            if follow.forwards.isEmpty { follow.forwardTerm = term }
-            follow.forwards.append(contentsOf: payloads)
+            forward(payloads, &effects)
         } else {
             effects.append(.proposalRefused(payloads: payloads, .noLeader))
         }
@@ -250,9 +251,9 @@ extension RaftCore {
         guard lead.commitMayAdvance else { return }
         lead.commitMayAdvance = false
         let agreed = Quorum.reached(in: configuration) { member in
-            member == id ? durable : lead.indexOfPeer(member).map { lead.peers[$0].match } ?? .zero
+            member == id ? (planted(.countsOwnEntriesBeforeSync) ? log.last.index : durable) : lead.indexOfPeer(member).map { lead.peers[$0].match } ?? .zero
         }
-        guard agreed > commit, log.term(at: agreed) == term else { return }
+        guard agreed > commit, log.term(at: agreed) == term || planted(.commitsEarlierTermsByCounting) else { return }
         let hadChangeOpen = configurations.count > 1
         advanceCommit(to: agreed, &effects)
         if !lead.hasCommitted {
@@ -277,7 +278,7 @@ extension RaftCore {
             if let term = log.term(at: previous.index), term != previous.term {
                 return refuseConflict(&effects)
             }
-        } else if !log.holds(previous) {
+        } else if !log.holds(previous), !(planted(.skipsPreviousEntryCheck) && previous.index <= log.last.index) {
             let agreed = max(log.lastIndex(withTermAtMost: previous.term, upTo: min(previous.index, log.last.index)), commit)
             send(.appendRejected(rejected: previous.index, hint: LogPosition(index: agreed, term: log.term(at: agreed) ?? .zero)),
                  to: leader, &effects)
@@ -298,7 +299,7 @@ extension RaftCore {
         }
         let match = max(entries.last?.index ?? previous.index, previous.index < commit ? commit : .zero)
         advanceCommit(to: min(leaderCommit, match), &effects)
-        hold(.accept(match: match, term: term, to: leader))
+        if planted(.acknowledgesBeforeSync) { send(.appendAccepted(match: match), to: leader, &effects) } else { hold(.accept(match: match, term: term, to: leader)) }
     }
 
     private func areConsecutive(_ entries: [Entry], behind previous: LogPosition) -> Bool {

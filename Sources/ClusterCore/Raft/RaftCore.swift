@@ -48,11 +48,14 @@ public struct RaftCore: Sendable {
     /// The first is committed; the others, ascending, stand in the log behind `commit`. Never empty.
     var configurations: [(index: LogIndex, configuration: Configuration)]
 
+    /// What the first leader of a cluster adds to the entry that states who founds it.
+    let foundingContext: [UInt8]
+
     // MARK: Role
     public internal(set) var role: Role = .follower
     /// `.none` when unknown.
     public internal(set) var leader: MemberID = .none
-    var lastLeaderContact: Instant
+    public internal(set) var lastLeaderContact: Instant
     /// This member's current draw from [T, 2T).
     var electionSpan: TimeSpan
     var electionDeadline: Instant
@@ -102,11 +105,13 @@ public struct RaftCore: Sendable {
         applied = restart.applied
         compacted = view.start.index
         configurations = [(restart.applied, restart.configuration)]
+        foundingContext = restart.foundingContext
         lastLeaderContact = now
         lastDriven = now
         electionSpan = options.electionTimeout
         electionDeadline = now
         follow.nextForwardID = self.generator.next()
+        follow.commands.stream = self.generator.next()
         // Whoever led in the past must have had a term; without one nothing is disturbed by a quick start.
         redrawElectionSpan()
         if hardState.term == .zero {
@@ -133,6 +138,8 @@ public struct RaftCore: Sendable {
     public var configuration: Configuration { configurations[configurations.count - 1].configuration }
     /// The newest committed one.
     public var committedConfiguration: Configuration { configurations[0].configuration }
+    /// The entry of the configuration in effect once that is committed; nil while a change is open.
+    public var settledConfigurationIndex: LogIndex? { configurations.count == 1 ? configurations[0].index : nil }
     /// A leader knows the true commit index only after it committed an entry of its own term; reads wait until then. (Raft §6.4)
     public var hasCommittedInTerm: Bool { role == .leader && lead.hasCommitted }
 
@@ -158,7 +165,7 @@ public struct RaftCore: Sendable {
         var peers: [PeerStatus] = []
         if includingPeers && role == .leader {
             let learners = configuration.learners
-            peers = lead.peers.map { peer in
+            peers = lead.peers.filter { $0.departure == nil }.map { peer in
                 PeerStatus(id: peer.id, phase: peer.phase, match: peer.match, next: peer.next, inflightMessages: peer.inflight.count,
                            inflightBytes: peer.inflight.bytes, isRecentlyActive: lastDriven - peer.lastHeard < options.electionTimeout,
                            isLearner: learners.contains(peer.id), roundTrip: peer.roundTrip)
@@ -200,6 +207,7 @@ public struct RaftCore: Sendable {
     /// Emits what the events since the last flush amount to.
     public mutating func flush(at now: Instant, into effects: inout [RaftEffect]) {
         if role == .leader { advanceCommit(now, &effects) }
+        if role == .leader { seeOffRemoved(now, &effects) }
         if role == .leader { confirmReads(&effects) }
         emitPersist(now, &effects)
         if role == .leader {
@@ -236,12 +244,8 @@ public struct RaftCore: Sendable {
             return onRequestVote(message, last: last, isPreVote: isPreVote, isTransfer: isTransfer, now, &effects)
         case .voteReply(let granted, let isPreVote, let refusal):
             return onVoteReply(message, granted: granted, isPreVote: isPreVote, refusal: refusal, now, &effects)
-        case .forward(let payloads):
-            // Nobody waits for an answer here: the origin has its own timeouts. Not leader (any more), or forwarded in another
-            // term: dropped. The term is a promise to the origin: what it forwarded in term t is in the log with term t or
-            // nowhere, so that it may propose it again once an entry of a later term is applied.
-            if role == .leader, message.term == term, refusalOfProposal(payloads) == nil { appendCommands(payloads) }
-            return
+        case .forward(let stream, let number, let payloads):
+            return onForward(stream: stream, number: number, payloads: payloads, from: message.from, term: message.term, &effects)
         case .requestReadIndex(let read):
             if message.term > term { becomeFollower(term: message.term, leader: .none, .higherTerm, now, &effects) }
             return onRequestReadIndex(read, from: message.from, now, &effects)
@@ -281,6 +285,8 @@ public struct RaftCore: Sendable {
         case .timeoutNow:
             // With a stuck disk its vote would never be cast; the leader gives up after a while and goes on.
             if role == .follower && message.from == leader && mayCampaign && !diskIsStuck { startCampaign(isTransfer: true, now, &effects) }
+        case .forwardTaken(let stream, let number, let through, let refused):
+            onForwardTaken(stream: stream, number: number, through: through, refused: refused, &effects)
         case .readIndexReply(let read, let index): onReadIndexReply(read, index: index, from: message.from, &effects)
         case .readIndexRefused(let read): onReadIndexRefused(read, from: message.from, now)
         case .requestVote, .voteReply, .forward, .requestReadIndex: break

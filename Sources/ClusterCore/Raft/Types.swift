@@ -84,6 +84,8 @@ public struct Configuration: Hashable, Sendable {
 
     public var isJoint: Bool { !outgoingVoters.isEmpty }
     public func isVoter(_ id: MemberID) -> Bool { voters.contains(id) || outgoingVoters.contains(id) }
+    /// One voter and nobody else.
+    public var isAlone: Bool { voters.count == 1 && outgoingVoters.isEmpty && learners.isEmpty && nextLearners.isEmpty }
     /// Everyone the leader replicates to, sorted.
     public var everyone: [MemberID] {
         var all = Set(voters)
@@ -191,8 +193,11 @@ public struct Message: Hashable, Sendable {
         case readIndexReply(id: ReadID, index: LogIndex)
         /// The leader could not confirm the read (stepped down, no commit in its term yet): ask again.
         case readIndexRefused(id: ReadID)
-        /// Commands that a follower passes on. Taken only in the term that the message names.
-        case forward(payloads: [[UInt8]])
+        /// Commands that a follower passes on. Taken only in the term that the message names, each number (from 1 on) once.
+        /// `stream` is drawn anew by each life of the follower.
+        case forward(stream: UInt64, number: UInt64, payloads: [[UInt8]])
+        /// The leader has taken, or refused, message `number`, and has all up to `through`. What is not confirmed is sent again.
+        case forwardTaken(stream: UInt64, number: UInt64, through: UInt64, refused: RaftRefusal?)
     }
     public init(from: MemberID, to: MemberID, term: Term, body: Body) {
         self.from = from
@@ -373,6 +378,8 @@ public struct RaftRestart: Sendable {
     /// installing a snapshot and resetting the log), the core starts its log behind it and persists a reset. Without it the
     /// log must reach `applied`.
     public var appliedTerm: Term?
+    /// Joins the cluster's first entry if this member writes it: what the state machine wants to say about the founders.
+    public var foundingContext: [UInt8] = []
     public init(hardState: HardState, configuration: Configuration, start: LogPosition, entries: [Entry], applied: LogIndex,
                 appliedTerm: Term? = nil) {
         self.appliedTerm = appliedTerm

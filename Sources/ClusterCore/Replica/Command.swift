@@ -17,6 +17,8 @@ public struct Command: Sendable {
         case alarm = 8
         /// A member says its name and client URLs.
         case memberAttributes = 9
+        /// Members compare their state hashes at an index (`StateCheck`).
+        case stateCheck = 10
     }
 
     public static let format: UInt8 = 1

@@ -15,6 +15,17 @@ public protocol StoreFiles {
     func sync() throws
 }
 
+extension StoreFiles {
+    /// Makes ready for `Replica.install` what a snapshot stream has put together: loads it, and makes its name as durable as its contents are. Until
+    /// then the log must not follow it.
+    public func adopt(_ backend: any Backend) throws -> (state: ReplicaState, reader: any BackendReader) {
+        let reader = try backend.makeReader()
+        let state = try ReplicaState.load(from: reader)
+        if !planted(.installsSnapshotBeforeItsNameIsDurable) { try sync() }
+        return (state, reader)
+    }
+}
+
 /// A member's files: `member/log` (the write-ahead log) and the backends of `stores` (the highest complete one counts).
 public struct MemberFiles {
     public let dataDirectory: String
@@ -48,12 +59,15 @@ public struct MemberFiles {
         case unusable(String)
         /// There is no member here and none may be founded.
         case mayNotFound
+        /// The member was removed from its cluster: its data is of no use any more.
+        case removed
         case log(LogError)
         case other(String)
         public var description: String {
             switch self {
             case .unusable(let text), .other(let text): text
             case .mayNotFound: "there is no member here"
+            case .removed: "the member has been permanently removed from the cluster; the data-dir used by this member must be removed"
             case .log(let error): "\(error)"
             }
         }
@@ -63,56 +77,57 @@ public struct MemberFiles {
     /// - Parameters:
     ///   - members: whom a new member takes for the cluster's founders.
     ///   - mayFound: false for a member that was told to join a cluster that exists: founding one beside it would split it.
-    public func open(identity: LogIdentity, members: [Member], mayFound: Bool) throws(Fault) -> Opened {
+    ///   - contacts: the members of a cluster that exists and has this one in its table: a new member joins them instead of founding.
+    ///   - forcesNewCluster: everybody but this member is out of the cluster from now on. What its log holds counts as committed: some of it
+    ///     may have been acknowledged, and nobody can tell any more. (etcd's last resort after the quorum is gone for good)
+    public func open(identity: LogIdentity, members: [Member], mayFound: Bool, contacts: [Member]? = nil,
+                     forcesNewCluster: Bool = false) throws(Fault) -> Opened {
         do {
             if try disk.exists(dataDirectory + "/member/snap/db") {
                 throw Fault.unusable("\(dataDirectory) holds the data of a real etcd member, which this program does not read: choose another --data-dir")
             }
-            var found: (number: UInt64, backend: any Backend, reader: any BackendReader)?
-            // Superseded by a snapshot; removed only when the log has followed, since their presence tells that it may not have.
-            var superseded: [UInt64] = []
-            for number in try stores.numbers().sorted(by: >) {
-                if found != nil {
-                    superseded.append(number)
-                    continue
-                }
-                let backend = try stores.open(number)
-                let reader = try backend.makeReader()
-                if try ReplicaState.position(in: reader) != nil {
-                    found = (number, backend, reader)
-                } else {
-                    // A copy that never became complete.
-                    reader.release()
-                    stores.remove(number)
-                }
-            }
+            var (found, others) = try findStore()
             let hasLog = try WriteAheadLog.exists(directory: logDirectory, disk: disk)
             if found == nil {
                 guard !hasLog else {
                     throw Fault.unusable("\(dataDirectory) has a log but no store: restore the missing files, or clear the directory and add this member anew")
                 }
-                guard mayFound else { throw Fault.mayNotFound }
+                guard mayFound || contacts != nil else { throw Fault.mayNotFound }
                 let backend = try stores.open(1)
-                try backend.commit(ReplicaState.bootstrap(members))
+                try backend.commit(contacts.map { ReplicaState.join($0) } ?? ReplicaState.bootstrap(members))
                 try stores.sync()
-                found = (1, backend, try backend.makeReader())
+                found = FoundStore(number: 1, backend: backend, reader: try backend.makeReader(), applied: .zero)
+            } else if !planted(.startsOnStoreWithoutName) {
+                // The process that made it may have died before its name was durable; the log must not follow it before, nor others be removed.
+                try stores.sync()
             }
-            let (number, backend, reader) = found!
+            let store = found!
+            // Their presence tells that the log may not have followed the snapshot that superseded them, so they stay until it has.
+            let followsSnapshot = others.contains { $0 < store.number }
+            if planted(.removesSupersededStoreFirst) { for number in others { stores.remove(number) } }
             var log: WriteAheadLog
             var recovered: RecoveredLog
-            let state = try ReplicaState.load(from: reader)
+            let state = try ReplicaState.load(from: store.reader)
+            guard !state.membership.isRemoved(identity.member) else { throw Fault.removed }
             if hasLog {
                 (log, recovered) = try WriteAheadLog.open(directory: logDirectory, disk: disk, identity: identity, options: logOptions)
             } else {
                 guard state.applied == .zero else {
                     throw Fault.unusable("\(dataDirectory) has a store but no log: restore the missing files, or clear the directory and add this member anew")
                 }
+                try makeNamesDurable()
                 log = try WriteAheadLog.create(directory: logDirectory, disk: disk, identity: identity, options: logOptions)
                 recovered = RecoveredLog(hardState: HardState(), start: .zero, entries: [])
             }
-            let restart = try reconcile(&log, recovered, with: state, followsSnapshot: !superseded.isEmpty)
-            for number in superseded { stores.remove(number) }
-            return Opened(log: log, backend: backend, storeNumber: number, state: state, restart: restart, repair: recovered.repair, isNew: !hasLog)
+            var restart = try reconcile(&log, recovered, with: state, followsSnapshot: followsSnapshot)
+            if forcesNewCluster {
+                guard state.membership.member(identity.member) != nil else {
+                    throw Fault.unusable("\(dataDirectory) holds no member that has joined its cluster: it cannot go on alone")
+                }
+                try standAlone(identity.member, &log, &restart)
+            }
+            for number in others { stores.remove(number) }
+            return Opened(log: log, backend: store.backend, storeNumber: store.number, state: state, restart: restart, repair: recovered.repair, isNew: !hasLog)
         } catch let error as Fault {
             throw error
         } catch let error as LogError {
@@ -120,6 +135,79 @@ public struct MemberFiles {
         } catch {
             throw .other("data directory \(dataDirectory): \(error)")
         }
+    }
+
+    private struct FoundStore {
+        var number: UInt64
+        var backend: any Backend
+        var reader: any BackendReader
+        var applied: LogIndex
+    }
+
+    /// The complete store that is furthest, and the numbers of those that are not needed beside it. Not simply the newest: a snapshot that arrived
+    /// whole may have been overtaken by the log meanwhile, and its copy, about to be thrown away, would miss what the log no longer has.
+    private func findStore() throws -> (found: FoundStore?, others: [UInt64]) {
+        var found: FoundStore?
+        var others: [UInt64] = []
+        for number in try stores.numbers().sorted(by: >) {
+            let backend: any Backend
+            do {
+                backend = try stores.open(number)
+            } catch {
+                guard found != nil else { throw error }
+                others.append(number)
+                continue
+            }
+            let reader = try backend.makeReader()
+            guard let applied = try ReplicaState.position(in: reader)?.position.index else {
+                // A copy that never became complete.
+                reader.release()
+                stores.remove(number)
+                continue
+            }
+            if let best = found {
+                guard applied > best.applied else {
+                    reader.release()
+                    others.append(number)
+                    continue
+                }
+                best.reader.release()
+                others.append(best.number)
+            }
+            found = FoundStore(number: number, backend: backend, reader: reader, applied: applied)
+        }
+        return (found, others)
+    }
+
+    /// A new member's directories, all the way up: a power cut that took one of their names would take the member's votes with it, and it would
+    /// found itself anew. Done before there is a log, and the log is there before anything is promised. (found by the simulator)
+    private func makeNamesDurable() throws {
+        if planted(.leavesDirectoriesUnsynced) { return }
+        try stores.sync()
+        var directory: String? = dataDirectory + "/member"
+        while let path = directory {
+            do throws(DiskError) {
+                try disk.syncDirectory(path)
+            } catch {
+                // Above the data directory's own parent stand directories that others made, and may keep to themselves.
+                guard path.utf8.count < dataDirectory.utf8.count, MemberFiles.isForeign(error.code) else { throw error }
+            }
+            directory = WriteAheadLog.parentDirectory(path)
+        }
+    }
+
+    /// EPERM, EACCES, EROFS: where nothing can be read or written, nothing was created a moment ago.
+    private static func isForeign(_ code: Int32) -> Bool { code == 1 || code == 13 || code == 30 }
+    /// Ends the log with an entry that makes the member the only one. A configuration counts from when it is in the log, so no one else
+    /// is needed to elect it; and applying the entry changes the tables as with every other.
+    private func standAlone(_ member: MemberID, _ log: inout WriteAheadLog, _ restart: inout RaftRestart) throws {
+        let last = restart.entries.last.map { LogPosition(index: $0.index, term: $0.term) } ?? restart.start
+        restart.hardState.term = max(restart.hardState.term, last.term, Term(1))
+        let payload = Configuration(voters: [member]).bootstrapPayload(context: MembershipEntry(change: .alone(member)).encoded())
+        let entry = Entry(index: last.index.next, term: restart.hardState.term, kind: .configuration, proposedAt: .unknown, payload: payload)
+        restart.entries.append(entry)
+        log.append(PersistBatch(ticket: PersistTicket(0), hardState: restart.hardState, entries: [entry]))
+        try log.sync()
     }
 
     /// The store may be ahead of the log when a snapshot was installed and the process died before the log followed: the log then

@@ -30,6 +30,42 @@ public struct Membership: Hashable, Sendable {
     }
     public func member(_ id: MemberID) -> Member? { members.first { $0.id == id } }
 
+    /// Once true, true for ever. Binary search: asked for every message, and the list only grows.
+    public func isRemoved(_ id: MemberID) -> Bool {
+        var low = 0
+        var high = removed.count
+        while low < high {
+            let middle = (low + high) / 2
+            if removed[middle] < id { low = middle + 1 } else { high = middle }
+        }
+        return low < removed.count && removed[low] == id
+    }
+
+    /// Precondition: not removed before; the leader does not propose that.
+    mutating func insert(_ member: Member) {
+        precondition(!isRemoved(member.id), "member \(member.id) was removed and cannot come back")
+        members.removeAll { $0.id == member.id }
+        members.append(member)
+        members.sort { $0.id < $1.id }
+    }
+    mutating func remove(_ id: MemberID) {
+        members.removeAll { $0.id == id }
+        guard !isRemoved(id) else { return }
+        removed.append(id)
+        removed.sort()
+    }
+    mutating func setPeerURLs(_ urls: [String], of id: MemberID) {
+        if let at = members.firstIndex(where: { $0.id == id }) { members[at].peerURLs = urls }
+    }
+    mutating func promote(_ id: MemberID) {
+        if let at = members.firstIndex(where: { $0.id == id }) { members[at].isLearner = false }
+    }
+
+    /// A member's row in both tables.
+    static func key(of id: MemberID) -> [UInt8] { Array(id.description.utf8) }
+    /// The value of a removed member's row. (etcd)
+    static let removedMark = Array("removed".utf8)
+
     /// Returns the changed member, or nil when it is unknown (a late message of one that was removed).
     mutating func setAttributes(_ attributes: MemberAttributes) -> Member? {
         guard let at = members.firstIndex(where: { $0.id == attributes.member }) else { return nil }
@@ -60,7 +96,17 @@ extension Member {
     }
 
     static func decode(json bytes: [UInt8]) throws(DecodingFault) -> Member {
-        let object = try JSONValue.parse(bytes)
+        try decode(JSONValue.parse(bytes))
+    }
+
+    static func decodeList(json bytes: [UInt8]) throws(DecodingFault) -> [Member] {
+        guard case .array(let items) = try JSONValue.parse(bytes) else { throw .malformed("no list of members") }
+        var members: [Member] = []
+        for item in items { members.append(try decode(item)) }
+        return members
+    }
+
+    private static func decode(_ object: JSONValue) throws(DecodingFault) -> Member {
         guard case .number(let id)? = object["id"] else { throw .malformed("member without id") }
         return Member(id: MemberID(id), name: object["name"]?.text ?? "", peerURLs: object["peerURLs"]?.texts ?? [],
                       clientURLs: object["clientURLs"]?.texts ?? [], isLearner: object["isLearner"]?.flag ?? false)

@@ -1,7 +1,8 @@
 import Base
 import Raft
+import Store
 
-/// What members say to each other: consensus, and the few questions that only the leader can answer (leases).
+/// What members say to each other: consensus, and the few things that only the leader can answer (leases, changes of the membership).
 public struct PeerMessage: Sendable {
     public enum Body: Sendable {
         case raft(Message)
@@ -14,6 +15,15 @@ public struct PeerMessage: Sendable {
         case leaseState(number: UInt64, remainingSeconds: Int64, grantedSeconds: Int64, keys: [[UInt8]])
         /// The asked member does not lead (any more).
         case notLeader(number: UInt64)
+        /// The sender's state hash as of an entry that a check in the log has named.
+        case stateHash(index: LogIndex, StateHash)
+        /// Taken only by a leader of that term. The answer is the applied entry, or a refusal.
+        case changeMembership(number: UInt64, term: Term, MembershipRequest)
+        case membershipRefused(number: UInt64, ServiceError)
+        /// The receiver was removed from the cluster; whatever it said was not heard.
+        case removed
+        /// From one that has heard no leader for long: does it still belong? Only a removed one is answered.
+        case askStanding
     }
     public var from: MemberID
     public var to: MemberID
@@ -55,6 +65,24 @@ extension PeerMessage {
         case .notLeader(let number):
             writer.write(5 as UInt8)
             writer.write(number)
+        case .stateHash(let index, let hash):
+            writer.write(10 as UInt8)
+            writer.write(index.rawValue)
+            writer.write(hash.rawValue)
+        case .changeMembership(let number, let term, let request):
+            writer.write(6 as UInt8)
+            writer.write(number)
+            writer.write(term.rawValue)
+            request.encode(into: &writer)
+        case .membershipRefused(let number, let error):
+            writer.write(7 as UInt8)
+            writer.write(number)
+            writer.write(error.code.rawValue)
+            writer.writeCounted(Array(error.message.utf8))
+        case .removed:
+            writer.write(8 as UInt8)
+        case .askStanding:
+            writer.write(9 as UInt8)
         }
     }
 
@@ -78,6 +106,17 @@ extension PeerMessage {
             for _ in 0..<count { keys.append(try reader.readCounted()) }
             body = .leaseState(number: number, remainingSeconds: remaining, grantedSeconds: granted, keys: keys)
         case 5: body = .notLeader(number: try reader.read())
+        case 10: body = .stateHash(index: LogIndex(try reader.read()), StateHash(rawValue: try reader.read()))
+        case 6:
+            let number: UInt64 = try reader.read()
+            let term = Term(try reader.read(UInt64.self))
+            body = .changeMembership(number: number, term: term, try MembershipRequest.decode(&reader))
+        case 7:
+            let number: UInt64 = try reader.read()
+            guard let code = StatusCode(rawValue: try reader.readByte()) else { throw .malformed("unknown status code") }
+            body = .membershipRefused(number: number, ServiceError(code, String(decoding: try reader.readCounted(), as: UTF8.self)))
+        case 8: body = .removed
+        case 9: body = .askStanding
         case let kind: throw .malformed("peer message kind \(kind)")
         }
         guard reader.isAtEnd else { throw .malformed("bytes behind a peer message") }

@@ -11,12 +11,14 @@ extension Replica {
         for effect in batch {
             switch effect {
             case .persist(let write): effects.persist.append(write)
+            // A removed member has said its last word: what consensus still wants to say is of its former life.
+            case .send where isRemoved: break
             case .send(let message): effects.messages.append(PeerMessage(from: id, to: message.to, body: .raft(message)))
             case .apply(let entries): apply(entries, at: now, wall: wall, into: &effects)
             case .readReady(let read, let index): readReady(read, index: index)
             case .readRefused(let read, _): readRefused(read)
             case .proposalRefused(let payloads, let reason): proposalsRefused(payloads, reason, into: &effects)
-            case .configurationRefused: break  // the API that proposes them does not exist yet
+            case .configurationRefused(_, let reason): changeNotTaken(reason, into: &effects)
             case .sendSnapshot(let peer): effects.snapshots.append(peer)
             case .note(let note): take(note, at: now, into: &effects)
             }
@@ -34,7 +36,13 @@ extension Replica {
             }
         case .roleChanged(let role, _, _):
             // The lease clock is the leader's alone; it starts when the first entry of its term is applied.
-            if role != .leader { leadershipLost(at: now, into: &effects) }
+            if role != .leader {
+                leadershipLost(at: now, into: &effects)
+                dropQueuedChanges()
+            } else {
+                leadsSince = now
+            }
+            proposedCheck = .zero
         case .transferAborted(let target):
             leadershipMoves.removeAll { move in
                 guard move.target == target else { return false }
@@ -61,10 +69,15 @@ extension Replica {
                 }
             }
             switch entry.kind {
-            case .empty: break
+            case .empty:
+                stateHash.fold(entry.index.rawValue, entry.term.rawValue, UInt64(entry.kind.rawValue))
             case .configuration:
-                appliedConfiguration = appliedConfiguration.applying(entryPayload: entry.payload)
-                effects.notes.append(.membershipChanged(membership))
+                stateHash.fold(entry.index.rawValue, entry.term.rawValue, UInt64(entry.kind.rawValue), UInt64(entry.payload.count))
+                stateHash.fold(entry.payload)
+                noteUnchecked(at: now)
+                do throws(DecodingFault) {
+                    try applyConfiguration(entry, at: now, into: &effects)
+                } catch { return halt(entry.index, "\(error)", into: &effects) }
             case .command:
                 counters.proposalsApplied += 1
                 // Returned, not thrown: a typed throw through this closure crashes the 6.3 compiler.
@@ -77,6 +90,7 @@ extension Replica {
                 if let fault { return halt(entry.index, "\(fault)", into: &effects) }
             }
             if let fault = store.fault { return halt(entry.index, fault.description, into: &effects) }
+            comparison.record(entry.index, stateHash)
         }
         counters.proposalsCommitted = UInt64(raft.commit.rawValue)
         markDirty(at: now)
@@ -93,6 +107,8 @@ extension Replica {
                               into effects: inout ReplicaEffects) throws(DecodingFault) {
         let (kind, proposer, number) = try Command.decodeHeader(raw)
         var body = ByteReader(raw, offset: Command.headerSize, count: raw.count - Command.headerSize)
+        stateHash.fold(entry.index.rawValue, entry.term.rawValue, UInt64(entry.kind.rawValue) | UInt64(kind.rawValue) << 8, number)
+        if kind != .stateCheck { noteUnchecked(at: now) }
         let waiting = proposer == id ? proposals.removeValue(forKey: number) : nil
         if let token = waiting?.token { numberOfToken.removeValue(forKey: token) }
         let response: [UInt8]
@@ -108,10 +124,14 @@ extension Replica {
             case .leaseExpire: response = try leaseExpire(&body, entryTerm: entry.term, into: &effects)
             case .alarm: response = try changeAlarm(&body, into: &effects)
             case .memberAttributes: response = try setAttributes(&body, into: &effects)
+            case .stateCheck:
+                try applyStateCheck(&body, by: proposer, at: now)
+                return
             }
         } catch {
             switch error {
             case .refused(let refusal):
+                stateHash.fold(Array(refusal.message.utf8))
                 if let token = waiting?.token { effects.answers.append((token, .failed(refusal))) }
                 return
             case .undecodable(let fault): throw fault
@@ -150,11 +170,15 @@ extension Replica {
         return writer.bytes
     }
 
+    /// For the planted divergence: seldom enough that it hides for a while.
+    private var entryIsRare: Bool { applied.index.rawValue % 16 == 0 }
+
     private func deleteRange(_ body: inout ByteReader) throws(ApplyFailure) -> [UInt8] {
         let request: DeleteRangeRequest
         do { request = try DeleteRangeRequest.decode(&body) } catch { throw .undecodable(error) }
         try checkAlarms(needsSpace: false)
         counters.deletes += 1
+        if planted(.differsByMember), id.rawValue & 2 != 0, entryIsRare { return [] }
         let result = try refusing { () throws(ServiceError) in try store.deleteRange(request, reader: reader) }
         var writer = ByteWriter(capacity: 40)
         result.encode(header: header(), into: &writer)
@@ -180,6 +204,7 @@ extension Replica {
         do { request = try CompactionRequest.decode(&body) } catch { throw .undecodable(error) }
         if hasAlarm(Alarm.corrupt) { throw .refused(.corrupt) }
         try refusing { () throws(ServiceError) in try store.compact(to: request.revision) }
+        stateHash.fold(UInt64(bitPattern: request.revision.rawValue))
         hub.compacted(request.revision, into: &effects.watch)
         effects.notes.append(.compacted(request.revision))
         let answer = headerOnly()
@@ -193,6 +218,7 @@ extension Replica {
         let events = store.takeEvents()
         guard let revision = events.first?.change.main else { return }
         counters.events += UInt64(events.count)
+        for event in events { stateHash.fold(event) }
         leases.follow(events)
         do {
             try hub.publish(revision, events, history: history, into: &effects.watch)
@@ -235,6 +261,7 @@ extension Replica {
         guard !leases.contains(lease) else { throw .refused(.leaseExist) }
         // The proposer has raised the time to its minimum; raising it here by an own setting could differ between members.
         let granted = try refusing { () throws(ServiceError) in try leases.grant(lease, ttlSeconds: ttl, minimumTTLSeconds: 1, now: now) }
+        stateHash.fold(UInt64(bitPattern: lease.rawValue), UInt64(bitPattern: granted))
         LeaseRecord(id: lease, grantedTTLSeconds: granted).add(to: &smallChanges)
         counters.leasesGranted += 1
         var writer = ByteWriter(capacity: 64)
@@ -264,7 +291,7 @@ extension Replica {
     private func leaseExpire(_ body: inout ByteReader, entryTerm: Term, into effects: inout ReplicaEffects) throws(ApplyFailure) -> [UInt8] {
         let expiry: LeaseExpiry
         do { expiry = try LeaseExpiry.decode(&body) } catch { throw .undecodable(error) }
-        guard expiry.term == entryTerm, leases.contains(expiry.lease) else { return [] }
+        guard expiry.term == entryTerm || planted(.expiresLeasesOfOtherTerms), leases.contains(expiry.lease) else { return [] }
         let keys = endLease(expiry.lease, into: &effects)
         counters.leasesExpired += 1
         effects.notes.append(.leaseExpired(expiry.lease, keys: keys))
@@ -273,7 +300,8 @@ extension Replica {
 
     private func endLease(_ lease: LeaseID, into effects: inout ReplicaEffects) -> Int {
         let keys = (try? leases.revoke(lease)) ?? []
-        if !keys.isEmpty { store.deleteKeys(keys) }
+        if !keys.isEmpty { store.deleteKeys(planted(.leavesAKeyOfAnEndedLease) ? Array(keys.dropLast()) : keys) }
+        stateHash.fold(UInt64(bitPattern: lease.rawValue), UInt64(keys.count))
         LeaseRecord.addRemoval(of: lease, to: &smallChanges)
         leaseEnded(lease, into: &effects)
         return keys.count
@@ -314,6 +342,7 @@ extension Replica {
         case .activate where kind != 0:
             answered = [alarm]
             if !alarms.contains(alarm) {
+                stateHash.fold(action, member.rawValue, UInt64(kind))
                 alarms.append(alarm)
                 alarms.sort()
                 smallChanges.put(.alarm, alarm.key, [])
@@ -322,6 +351,7 @@ extension Replica {
             if member == id && kind == Alarm.noSpace { isRaisingNoSpace = false }
         case .deactivate where alarms.contains(alarm):
             answered = [alarm]
+            stateHash.fold(action, member.rawValue, UInt64(kind))
             alarms.removeAll { $0 == alarm }
             smallChanges.delete(.alarm, alarm.key)
             effects.notes.append(.alarmsChanged(alarms))
@@ -342,7 +372,9 @@ extension Replica {
         let attributes: MemberAttributes
         do { attributes = try MemberAttributes.decode(&body) } catch { throw .undecodable(error) }
         if let member = membership.setAttributes(attributes) {
-            smallChanges.put(.members, Array(member.id.description.utf8), member.json())
+            // The entry's own words: what members were founded with may be spelt differently on each.
+            stateHash.fold(attributes.encoded())
+            smallChanges.put(.members, Membership.key(of: member.id), member.json())
             effects.notes.append(.membershipChanged(membership))
         }
         return []

@@ -40,6 +40,7 @@ extension Replica {
         }
         guard now >= nextLeaderCheck else { return }
         nextLeaderCheck = now + options.raft.electionTimeout
+        askStanding(at: now, into: &effects)
         if let since = leaderlessSince, now - since >= options.raft.electionTimeout * 2, !streamsThatNeedLeader.isEmpty {
             effects.leaderlessStreams.append(contentsOf: streamsThatNeedLeader)
             for stream in streamsThatNeedLeader { hub.closeStream(stream) }
@@ -73,7 +74,13 @@ extension Replica {
         var batch = smallChanges
         smallChanges = BackendBatch()
         let storeToken = store.takeBatch(into: &batch)
-        ReplicaState.writeMeta(applied: applied, configuration: appliedConfiguration, into: &batch)
+        ReplicaState.writeMeta(applied: applied, configuration: appliedConfiguration, stateHash: stateHash, into: &batch)
+        if planted(.writesAppliedIndexFirst) {
+            var early = BackendBatch()
+            ReplicaState.writeMeta(applied: applied, configuration: appliedConfiguration, stateHash: stateHash, into: &early)
+            // Number zero: nobody waits for it.
+            effects.backendCommits.append(BackendCommit(token: BackendCommitToken(rawValue: 0), batch: early))
+        }
         let token = BackendCommitToken(rawValue: nextBackendToken)
         nextBackendToken += 1
         backendCommitInFlight = (token, storeToken, applied.index)
@@ -110,7 +117,7 @@ extension Replica {
     // MARK: Snapshots
 
     /// Whether a streamed snapshot at this position would take the member forward.
-    public func wants(_ snapshot: SnapshotMetadata) -> Bool { raft.wantsSnapshot(at: snapshot.position.index) }
+    public func wants(_ snapshot: SnapshotMetadata) -> Bool { planted(.installsOldSnapshots) || raft.wantsSnapshot(at: snapshot.position.index) }
 
     /// The streamed state is durable under the backend's name and loaded: it replaces store, leases and membership. Watchers go
     /// on from where they were; if their history is gone they learn it. Call while no commit is in flight.
@@ -122,9 +129,14 @@ extension Replica {
         store = state.store
         leases = state.leases
         membership = state.membership
+        contacts = state.contacts
         alarms = state.alarms
         appliedConfiguration = snapshot.configuration
         applied = snapshot.position
+        stateHash = state.stateHash
+        comparison = StateComparison(at: applied.index, stateHash)
+        uncheckedSince = nil
+        dueReport = nil
         written = snapshot.position.index
         compactedThrough = snapshot.position.index
         logBytesSinceCompaction = 0
@@ -135,8 +147,14 @@ extension Replica {
         hub.storeReplaced(revision: store.revision, compactRevision: store.compactRevision, into: &effects.watch)
         // Commands that the snapshot contains are applied without this member having seen them: their outcome is unknown here.
         for number in proposals.keys.sorted() where proposals[number]!.term != .zero { fail(number, .timeout, into: &effects) }
+        pendingChanges.removeAll { change in
+            guard change.term != .zero else { return false }
+            effects.answers.append((change.token, .failed(.timeout)))
+            return true
+        }
         raft.handle(.snapshotInstalled(snapshot, from: peer), at: now, wall: wall, into: &raftEffects)
         effects.notes.append(.snapshotInstalled(snapshot.position))
         effects.notes.append(.membershipChanged(membership))
+        noticeRemoval(into: &effects)
     }
 }

@@ -35,6 +35,8 @@ extension Replica {
             } else {
                 effects.answers.append((token, .members(membership.members)))
             }
+        case .changeMembership(let request):
+            takeChange(request, token, at: now, into: &effects)
         case .status:
             effects.answers.append((token, .status(status())))
         case .moveLeader(let target):
@@ -138,9 +140,10 @@ extension Replica {
     /// will be, since entries of earlier terms cannot follow. Such commands are proposed again; the client notices nothing
     /// but the wait. (A forwarded command names its term and the leader refuses an old one, see RaftCore.)
     func proposeAgain(before term: Term) {
+        askChangesAgain(before: term)
         guard !proposals.isEmpty else { return }
         var lost: [UInt64] = []
-        for (number, pending) in proposals where pending.term != .zero && pending.term < term { lost.append(number) }
+        for (number, pending) in proposals where pending.term != .zero && (pending.term < term || planted(.proposesAgainInOneTerm)) { lost.append(number) }
         guard !lost.isEmpty else { return }
         lost.sort()
         for number in lost {
@@ -188,7 +191,7 @@ extension Replica {
         localReads.removeAll(keepingCapacity: true)
         var at = 0
         while at < readBatches.count {
-            guard let index = readBatches[at].index, index <= applied.index else {
+            guard let index = readBatches[at].index, index <= applied.index || planted(.servesReadsBeforeApply) else {
                 at += 1
                 continue
             }
@@ -312,6 +315,7 @@ extension Replica {
     }
 
     func takePeer(_ message: PeerMessage, at now: Instant, wall: WallTime, into effects: inout ReplicaEffects) {
+        guard !isRemoved, !isFenced(message, into: &effects) else { return }
         switch message.body {
         case .raft(let message):
             raft.handle(.message(message), at: now, wall: wall, into: &raftEffects)
@@ -327,8 +331,18 @@ extension Replica {
         case .leaseState(let number, let remaining, let granted, let keys):
             guard let question = leaderQuestions.removeValue(forKey: number) else { return }
             effects.answers.append((question.token, .leaseState(question.lease, remainingSeconds: remaining, grantedSeconds: granted, keys: keys)))
+        case .stateHash(let index, let hash):
+            comparison.take(hash, at: index, from: message.from)
         case .notLeader(let number):
             leaderQuestions[number]?.askedLeader = .none
+        case .changeMembership(let number, let term, let request):
+            // Not leader, or asked in another term: dropped, see `PendingChange.term`.
+            if raft.isLeader, raft.term == term { queueChange(request, asker: message.from, number: number, at: now, into: &effects) }
+        case .membershipRefused(let number, let error):
+            changeRefused(number, error, into: &effects)
+        case .removed:
+            toldOfRemoval(by: message.from, at: now, into: &effects)
+        case .askStanding: break
         }
     }
 
@@ -342,6 +356,7 @@ extension Replica {
                 fail(first.number, timeoutError(startedAt: pending.startedAt, at: now), into: &effects)
             }
         }
+        expireChanges(at: now, into: &effects)
         while let first = readBatches.first, first.deadline <= now {
             readBatches.removeFirst()
             for token in first.tokens { effects.answers.append((token, .failed(.timeout))) }
@@ -378,7 +393,7 @@ extension Replica {
     }
 
     /// etcd's guess at why a request timed out.
-    private func timeoutError(startedAt: Instant, at now: Instant) -> ServiceError {
+    func timeoutError(startedAt: Instant, at now: Instant) -> ServiceError {
         if let lastElection, startedAt < lastElection, startedAt + options.raft.electionTimeout * 2 > lastElection {
             return .timeoutDueToLeaderFail
         }

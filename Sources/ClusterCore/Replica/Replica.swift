@@ -28,6 +28,8 @@ public final class Replica {
     var appliedConfiguration: Configuration
     /// The last entry whose effect is in the store.
     public internal(set) var applied: LogPosition
+    /// Of the state at `applied`: equal on every member that has applied as much.
+    public internal(set) var stateHash: StateHash
     /// What the backend holds durably.
     var written: LogIndex
     var backendSize: BackendSize
@@ -57,6 +59,12 @@ public final class Replica {
     var leadershipMoves: [LeadershipMove] = []
     /// Keepalives of leases whose revoke is proposed and not applied yet.
     var renewalsBehindRevoke: [(lease: LeaseID, asker: Asker)] = []
+    /// Wishes to change the membership whose client waits here, oldest first.
+    var pendingChanges: [PendingChange] = []
+    /// Leader: wishes that wait for their turn, the one that is in the log and not applied yet, and those taken in this term.
+    var queuedChanges: [QueuedChange] = []
+    var openChange: QueuedChange?
+    var takenChanges = Deque<(asker: MemberID, number: UInt64)>()
     var physicalCompactions: [(token: RequestToken, answer: [UInt8])] = []
 
     // MARK: Clocks of the machine
@@ -78,13 +86,30 @@ public final class Replica {
     var logBytesSinceCompaction = 0
     var compactedThrough: LogIndex
 
+    // MARK: Comparison of states
+
+    var comparison: StateComparison
+    /// The last applied entry that asks for a check, and when the first of those not covered by one was applied.
+    var lastUnchecked = LogIndex.zero
+    var uncheckedSince: Instant?
+    /// What this member's latest proposed check covers, as leader.
+    var proposedCheck = LogIndex.zero
+    /// This member's own hash, not told to the others yet.
+    var dueReport: StateCheck?
+
     /// Commands or reads given to an earlier leader wait to be given to the present one.
     var mustAskAgain = false
 
     public internal(set) var counters = ReplicaCounters()
     var raftEffects: [RaftEffect] = []
-    /// Set when a committed entry could not be decoded; nothing is applied any more.
+    /// Set when a committed entry could not be applied or this member's state is not the cluster's: it does nothing any more.
     var isHalted = false
+    /// This member is not part of the cluster any more: it answers nothing and says nothing.
+    public internal(set) var isRemoved = false
+    /// Whom a joining member was told of; empty once it has found itself in the table.
+    var contacts: [Member]
+    /// When this member was elected, if it leads.
+    var leadsSince: Instant = .zero
 
     struct PendingProposal {
         var token: RequestToken?
@@ -109,6 +134,12 @@ public final class Replica {
         case members(RequestToken)
         case renew(LeaseID, Asker)
         case leaseState(LeaseID, wantsKeys: Bool, Asker)
+        var clientToken: RequestToken? {
+            switch self {
+            case .members(let token), .renew(_, .client(let token)), .leaseState(_, _, .client(let token)): token
+            case .renew(_, .peer), .leaseState(_, _, .peer): nil
+            }
+        }
     }
     enum Asker {
         case client(RequestToken)
@@ -139,13 +170,21 @@ public final class Replica {
         self.backend = backend
         self.reader = reader
         self.generator = generator.split("replica")
+        var restart = restart
+        if restart.start == .zero, restart.entries.isEmpty, !state.membership.members.isEmpty {
+            restart.foundingContext = MembershipEntry(change: .found(state.membership.members)).encoded()
+        }
         raft = RaftCore(id: id, options: options.raft, restart: restart, generator: generator.split("raft"), now: now)
         store = state.store
         leases = state.leases
         membership = state.membership
+        contacts = state.contacts
+        isRemoved = state.membership.isRemoved(id)
         alarms = state.alarms
         appliedConfiguration = state.configuration
         applied = state.applied
+        stateHash = state.stateHash
+        comparison = StateComparison(at: state.applied.index, state.stateHash)
         written = state.applied.index
         compactedThrough = restart.start.index
         logBytesSinceCompaction = restart.entries.reduce(0) { $0 + $1.cost }
@@ -159,21 +198,30 @@ public final class Replica {
     public var isLeader: Bool { raft.isLeader }
     public var leader: MemberID { raft.leader }
     public var term: Term { raft.term }
-    public var isLearner: Bool { raft.configuration.learners.contains(id) }
+    /// As the table of members says: one that is to vote and still catches up serves clients like any other.
+    public var isLearner: Bool { (membership.member(id) ?? contacts.first { $0.id == id })?.isLearner ?? false }
     public var memberList: Membership { membership }
 
     // MARK: Events
 
     public func handle(_ event: ReplicaEvent, at now: Instant, wall: WallTime, into effects: inout ReplicaEffects) {
+        guard !isHalted else {
+            // The shell waits for the write under way before it closes the files.
+            if case .backendCommitted(let token, _) = event, backendCommitInFlight?.token == token { backendCommitInFlight = nil }
+            return
+        }
         switch event {
         case .request(let token, let request, let requiresLeader):
-            if requiresLeader && raft.leader == .none {
+            if isRemoved {
+                effects.answers.append((token, .failed(.stopped)))
+            } else if requiresLeader && raft.leader == .none {
                 effects.answers.append((token, .failed(.noLeader)))
             } else {
                 take(request, token, at: now, into: &effects)
             }
         case .cancel(let token):
             if let number = numberOfToken.removeValue(forKey: token) { proposals[number]?.token = nil }
+            pendingChanges.removeAll { $0.token == token }
         case .watch(let stream, let control):
             takeWatch(control, on: stream, at: now, into: &effects)
         case .peer(let message):
@@ -205,33 +253,51 @@ public final class Replica {
     /// Turns everything that gathered into effects. Call once after each batch of events.
     public func flush(at now: Instant, wall: WallTime, into effects: inout ReplicaEffects) {
         guard !isHalted else { return }
+        if isRemoved {
+            refuseEverything(into: &effects)
+            return maintain(at: now, into: &effects)
+        }
         expireRequests(at: now, into: &effects)
         publishOwnAttributes(at: now)
         proposeExpiredLeases(at: now, wall: wall)
-        propose(at: now, wall: wall)
-        startReads(at: now, wall: wall)
+        proposeStateCheck(at: now)
+        giveToConsensus(at: now, wall: wall, into: &effects)
         // Applying can free consensus to hand out more (unapplied bound), so go on until nothing new comes. What a new leader is asked again
         // goes out at once: the next event may be a heartbeat away.
         repeat {
             mustAskAgain = false
             raft.flush(at: now, into: &raftEffects)
             carryOut(at: now, wall: wall, into: &effects)
-            if mustAskAgain {
-                propose(at: now, wall: wall)
-                startReads(at: now, wall: wall)
-            }
+            if mustAskAgain { giveToConsensus(at: now, wall: wall, into: &effects) }
         } while (mustAskAgain || !raftEffects.isEmpty) && !isHalted
+        compareStates(at: now, into: &effects)
+        guard !isHalted else { return }
         serveReads(at: now, into: &effects)
+        if isRemoved { refuseEverything(into: &effects) }
         checkLeader(at: now, into: &effects)
         maintain(at: now, into: &effects)
         counters.proposalsPending = proposals.count
     }
 
+    private func giveToConsensus(at now: Instant, wall: WallTime, into effects: inout ReplicaEffects) {
+        propose(at: now, wall: wall)
+        startReads(at: now, wall: wall)
+        askChanges(at: now, into: &effects)
+        proposeChanges(at: now, wall: wall, into: &effects)
+    }
+
     /// When `handle(.timer)` and `flush` are wanted next at the latest.
     public var nextDeadline: Instant {
+        guard !isHalted else { return .distantFuture }
+        if isRemoved {
+            guard let dirtySince, backendCommitInFlight == nil else { return .distantFuture }
+            return dirtySince + options.backendCommitInterval
+        }
         var deadline = raft.nextDeadline
         if raft.isLeader, let leaseDeadline { deadline = min(deadline, leaseDeadline) }
+        if let stateCheckDeadline { deadline = min(deadline, stateCheckDeadline) }
         if let first = proposalDeadlines.first { deadline = min(deadline, first.deadline) }
+        if let first = pendingChanges.first { deadline = min(deadline, first.deadline) }
         if let first = readBatches.first { deadline = min(deadline, first.deadline) }
         if let dirtySince, backendCommitInFlight == nil { deadline = min(deadline, dirtySince + options.backendCommitInterval) }
         deadline = min(deadline, nextLeaderCheck)
@@ -240,10 +306,11 @@ public final class Replica {
     }
 
     /// True when there is work that should not wait for a timer: catching up watchers, removing compacted history.
-    public var hasBackgroundWork: Bool { hub.hasCatchUpWork || store.hasCompactionWork }
+    public var hasBackgroundWork: Bool { !isHalted && (hub.hasCatchUpWork || store.hasCompactionWork) }
 
     /// Does a bounded slice of background work. Call between batches while `hasBackgroundWork`.
     public func work(at now: Instant, into effects: inout ReplicaEffects) {
+        guard !isHalted else { return }
         if store.hasCompactionWork {
             store.compactStep(maxKeys: Replica.compactionStepKeys)
             markDirty(at: now)
@@ -269,7 +336,7 @@ public final class Replica {
                       pendingRequests: pendingRequests)
     }
 
-    private var pendingRequests: Int { proposals.count + leaderQuestions.count + readBatches.reduce(0) { $0 + $1.tokens.count + $1.questions.count } }
+    private var pendingRequests: Int { proposals.count + pendingChanges.count + leaderQuestions.count + readBatches.reduce(0) { $0 + $1.tokens.count + $1.questions.count } }
 
     /// How far the log has come, for timing: cheap enough for every batch.
     public var progress: ReplicaProgress {

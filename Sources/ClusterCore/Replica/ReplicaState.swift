@@ -11,6 +11,10 @@ public struct ReplicaState {
     public var configuration: Configuration
     /// The last log entry that the backend reflects.
     public var applied: LogPosition
+    /// Of everything applied so far.
+    public var stateHash: StateHash
+    /// Whom a member that joins was told of, until it has found itself in the table.
+    public var contacts: [Member] = []
 
     public enum LoadError: Error, Sendable, CustomStringConvertible {
         case store(StoreLoadError)
@@ -29,9 +33,11 @@ public struct ReplicaState {
     private static let appliedIndexKey = Array("consistent_index".utf8)
     private static let appliedTermKey = Array("term".utf8)
     private static let configurationKey = Array("confState".utf8)
+    /// Ours, and gone once the member has joined.
+    static let contactsKey = Array("quarterdeck_contacts".utf8)
 
     /// The facts that every commit carries, so that data and applied index are never apart. (etcd 3.5.0's incident)
-    static func writeMeta(applied: LogPosition, configuration: Configuration, into batch: inout BackendBatch) {
+    static func writeMeta(applied: LogPosition, configuration: Configuration, stateHash: StateHash, into batch: inout BackendBatch) {
         var index = ByteWriter(capacity: 8)
         index.writeBigEndian(applied.index.rawValue)
         var term = ByteWriter(capacity: 8)
@@ -39,16 +45,35 @@ public struct ReplicaState {
         batch.put(.meta, appliedIndexKey, index.bytes)
         batch.put(.meta, appliedTermKey, term.bytes)
         batch.put(.meta, configurationKey, configuration.json())
+        var hash = ByteWriter(capacity: 8)
+        hash.writeBigEndian(stateHash.rawValue)
+        batch.put(.meta, MetaKey.stateHash, hash.bytes)
     }
 
     /// The first commit of a new member: who belongs to the cluster, before any log entry.
     public static func bootstrap(_ members: [Member]) -> BackendBatch {
         var batch = BackendBatch()
         for member in members.sorted(by: { $0.id < $1.id }) {
-            batch.put(.members, Array(member.id.description.utf8), member.json())
+            batch.put(.members, Membership.key(of: member.id), member.json())
         }
         writeMeta(applied: .zero, configuration: Configuration(voters: members.filter { !$0.isLearner }.map(\.id),
-                                                               learners: members.filter(\.isLearner).map(\.id)), into: &batch)
+                                                               learners: members.filter(\.isLearner).map(\.id)), stateHash: .initial, into: &batch)
+        return batch
+    }
+
+    /// The first commit of a member that joins a cluster: it knows nothing but whom to talk to. Its tables come with the log, which
+    /// says from its first entry on who the members are, or with a snapshot; so they equal everyone else's at the same index.
+    public static func join(_ contacts: [Member]) -> BackendBatch {
+        var batch = BackendBatch()
+        var text = JSONText()
+        text.raw("[")
+        for (i, contact) in contacts.enumerated() {
+            if i > 0 { text.raw(",") }
+            text.bytes.append(contentsOf: contact.json())
+        }
+        text.raw("]")
+        batch.put(.meta, contactsKey, text.bytes)
+        writeMeta(applied: .zero, configuration: Configuration(voters: []), stateHash: .initial, into: &batch)
         return batch
     }
 
@@ -75,6 +100,11 @@ public struct ReplicaState {
     /// Reads every table. Takes about a second for a million revisions, so not on a loop that carries heartbeats.
     public static func load(from reader: any BackendReader) throws(LoadError) -> ReplicaState {
         guard let position = try position(in: reader) else { throw .corrupt(.meta, "no applied index") }
+        let stateHash: StateHash
+        let found: UInt64??
+        do { found = try reader.get(.meta, MetaKey.stateHash) { bigEndian($0) } } catch { throw .backend(error) }
+        guard let hash = found ?? .some(0) else { throw .corrupt(.meta, "the state hash is no number") }
+        stateHash = StateHash(rawValue: hash)
         let store: KeyValueStore
         do { store = try KeyValueStore.load(from: reader) } catch { throw .store(error) }
         var leases: LeaseTable
@@ -83,12 +113,25 @@ public struct ReplicaState {
             if leases.contains(lease) { leases.attach(key, to: lease) }
         }
         var members: [Member] = []
+        var removed: [MemberID] = []
+        var contacts: [Member] = []
         var alarms: [Alarm] = []
         var fault: LoadError?
         do {
             try reader.scan(.members, from: []) { _, value in
                 do { members.append(try Member.decode(json: [UInt8](value))) } catch { fault = .corrupt(.members, "\(error)") }
                 return fault == nil
+            }
+            try reader.scan(.membersRemoved, from: []) { key, _ in
+                guard let id = UInt64(String(decoding: key, as: UTF8.self), radix: 16) else {
+                    fault = .corrupt(.membersRemoved, "a key that is no member id")
+                    return false
+                }
+                removed.append(MemberID(id))
+                return true
+            }
+            if let raw = try reader.get(.meta, contactsKey, { [UInt8]($0) }) {
+                do { contacts = try Member.decodeList(json: raw) } catch { fault = .corrupt(.meta, "contacts: \(error)") }
             }
             try reader.scan(.alarm, from: []) { key, _ in
                 do { alarms.append(try Alarm.decode(key: key)) } catch { fault = .corrupt(.alarm, "\(error)") }
@@ -97,14 +140,16 @@ public struct ReplicaState {
         } catch { throw .backend(error) }
         if let fault { throw fault }
         guard Set(members.map(\.id)).count == members.count else { throw .corrupt(.members, "a member is there twice") }
-        return ReplicaState(store: store, leases: leases, membership: Membership(members: members), alarms: alarms.sorted(),
-                            configuration: position.configuration, applied: position.position)
+        return ReplicaState(store: store, leases: leases, membership: Membership(members: members, removed: removed), alarms: alarms.sorted(),
+                            configuration: position.configuration, applied: position.position, stateHash: stateHash, contacts: contacts)
     }
 
-    /// Eight bytes, big-endian. No index or term gets beyond 2^62; the log and the peers' messages have the same bound.
+    /// nil when it is no number of eight bytes.
+    private static func bigEndian(_ raw: UnsafeRawBufferPointer) -> UInt64? { raw.count == 8 ? raw.reduce(0) { $0 << 8 | UInt64($1) } : nil }
+
+    /// No index or term gets beyond 2^62; the log and the peers' messages have the same bound.
     private static func number(_ name: [UInt8], in reader: any BackendReader) throws -> UInt64? {
-        let found: UInt64?? = try reader.get(.meta, name) { raw in raw.count == 8 ? raw.reduce(0) { $0 << 8 | UInt64($1) } : nil }
-        guard let found else { return nil }
+        guard let found = try reader.get(.meta, name, { bigEndian($0) }) else { return nil }
         guard let number = found, number < 1 << 62 else { throw LoadError.corrupt(.meta, "\(String(decoding: name, as: UTF8.self)) is no index or term") }
         return number
     }

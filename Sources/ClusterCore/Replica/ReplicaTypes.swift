@@ -22,6 +22,7 @@ public enum Request: Sendable {
     case leaseTimeToLive(LeaseID, wantsKeys: Bool)
     case leases
     case members(linearizable: Bool)
+    case changeMembership(MembershipRequest)
     case status
     case moveLeader(to: MemberID)
     case alarm(AlarmAction, member: MemberID, kind: UInt32)
@@ -57,6 +58,8 @@ public enum Answer: Sendable {
     case leaseState(LeaseID, remainingSeconds: Int64, grantedSeconds: Int64, keys: [[UInt8]])
     case leases([LeaseID])
     case members([Member])
+    /// The members after the change. `added` as the asker named it: alone, it is the answer to a `.add`.
+    case membershipChanged(added: Member?, members: [Member])
     case status(ReplicaStatus)
     case leaderMoved
 }
@@ -198,6 +201,8 @@ public struct ReplicaEffects: Sendable {
 public enum ReplicaNote: Sendable {
     case raft(RaftNote)
     case membershipChanged(Membership)
+    /// This member was removed from the cluster: it must stop and can never come back.
+    case removed
     case alarmsChanged([Alarm])
     case compacted(Revision)
     case leaseExpired(LeaseID, keys: Int)
@@ -209,6 +214,10 @@ public enum ReplicaNote: Sendable {
     case peerFound(MemberID)
     /// A committed entry that this version cannot decode: the member must stop, or it would diverge.
     case cannotApply(LogIndex, String)
+    /// This member's state is not that of the majority: it has fenced itself and must stop.
+    case diverged(StateDivergence)
+    /// The voters' states differ at this entry and no majority agrees: the CORRUPT alarm is raised.
+    case statesDiffer(LogIndex)
 }
 
 /// How a member behaves. All bounds have a name and a reason.
@@ -232,6 +241,11 @@ public struct ReplicaOptions: Sendable {
     public var maxWaitingBytes = 64 << 20
     /// Log entries held in memory since the last compaction, in bytes; more compacts the log early.
     public var maxLogBytes = 64 << 20
+    /// How often the members compare their states while commands come; zero: never.
+    public var stateCheckInterval: TimeSpan = .seconds(1)
+    /// Refuses changes after which the voters that are started and connected would be no quorum.
+    public var strictReconfigurationCheck = true
+    public var maxLearners = 1
     public var watchProgressInterval: TimeSpan = .seconds(600)
     /// How long a request may wait: 5 s + 2 election timeouts. (etcd)
     public var requestTimeout: TimeSpan { .seconds(5) + raft.electionTimeout * 2 }

@@ -6,11 +6,7 @@ import Replica
 
 /// Writes the log off the loop: everything that waits becomes one write and one sync. (group commit)
 final class DiskThread: Sendable {
-    enum Job: Sendable {
-        case persist(PersistBatch)
-        case compact(upTo: LogIndex)
-    }
-    private let worker: WorkerThread<Job>
+    private let worker: WorkerThread<LogJob>
 
     /// `log` belongs to the thread from here on. `failed` is called once, after which nothing is written any more: whether
     /// earlier bytes reached the disk is unknown then, so the node must stop. (reliability.md §2.3)
@@ -20,28 +16,17 @@ final class DiskThread: Sendable {
          released: @escaping @Sendable ([String]) -> Void, failed: @escaping @Sendable (LogError) -> Void) {
         let log = UncheckedBox(log)
         worker = WorkerThread(name: name) { jobs in
-            var last: PersistTicket?
             let start = metrics.stages.now()
             do throws(LogError) {
-                for job in jobs {
-                    if case .persist(let batch) = job {
-                        log.value.append(batch)
-                        last = batch.ticket
-                    }
-                }
-                if let last {
-                    let began = clock.now()
-                    try log.value.sync()
+                let began = clock.now()
+                if let last = try log.value.write(jobs) {
                     metrics.walFsync.record(nanoseconds: (clock.now() - began).nanoseconds)
                     metrics.walWriteBytes.add(UInt64(log.value.statistics.lastSyncBytes), ordering: .relaxed)
                     metrics.stages.record(.logWrite, since: start)
                     persisted(last)
                 }
-                for job in jobs {
-                    guard case .compact(let index) = job else { continue }
-                    let paths = try log.value.releaseSegments(upTo: index)
-                    if !paths.isEmpty { released(paths) }
-                }
+                let paths = try log.value.release(jobs)
+                if !paths.isEmpty { released(paths) }
                 return true
             } catch {
                 failed(error)
@@ -52,7 +37,7 @@ final class DiskThread: Sendable {
         }
     }
 
-    func submit(_ job: Job) { worker.submit(job) }
+    func submit(_ job: LogJob) { worker.submit(job) }
     func stop(abandoning: Bool) { worker.stop(abandoning: abandoning) }
 }
 

@@ -86,8 +86,7 @@ public final class Node: @unchecked Sendable {
         do { lock = try DirectoryLock(directory: dataDirectory) } catch { throw NodeError.dataDirectory("\(error)") }
         // Loading takes as long as the store is large, and as long as the disk is stuck: neither on a loop nor on a thread that others wait for.
         let mapSize = LMDBBackend.mapSizeBytes(quotaBytes: Int(min(options.effectiveQuotaBytes, 1 << 40)))
-        let stores = LMDBStoreFiles(directory: LMDBStoreFiles.directory(in: dataDirectory), disk: environment.disk, mapSizeBytes: mapSize,
-                                    wrapBackend: environment.wrapBackend)
+        let stores = StoreDirectory.lmdb(in: dataDirectory, disk: environment.disk, mapSizeBytes: mapSize, wrapBackend: environment.wrapBackend)
         let opened = try await onOwnThread("\(configuration.name)-start") {
             let files = MemberFiles(dataDirectory: dataDirectory, disk: environment.disk, stores: stores)
             do throws(MemberFiles.Fault) {
@@ -362,13 +361,10 @@ public final class Node: @unchecked Sendable {
 
     // MARK: Snapshots from the leader
 
-    private static func loadSnapshot(_ received: SnapshotIntake.Received, stores: LMDBStoreFiles,
+    private static func loadSnapshot(_ received: SnapshotIntake.Received, stores: StoreDirectory,
                                      logger: Logger) -> UncheckedBox<(ReplicaState, any BackendReader)>? {
         do {
-            let reader = try received.backend.makeReader()
-            let state = try ReplicaState.load(from: reader)
-            try stores.sync()
-            return UncheckedBox((state, reader))
+            return UncheckedBox(try stores.adopt(received.backend))
         } catch {
             logger.error("snapshot cannot be used", metadata: ["reason": "\(error)"])
             return nil
@@ -377,7 +373,7 @@ public final class Node: @unchecked Sendable {
 
     /// A whole snapshot has arrived in a file of its own: loads it, and when the member still wants it, switches over. On the
     /// replica loop.
-    private static func install(_ received: SnapshotIntake.Received, _ answer: @escaping (Bool) -> Void, on driver: ReplicaDriver, stores: LMDBStoreFiles,
+    private static func install(_ received: SnapshotIntake.Received, _ answer: @escaping (Bool) -> Void, on driver: ReplicaDriver, stores: StoreDirectory,
                                 backendThread: BackendThread, logger: Logger) {
         let answer = UncheckedBox(answer)
         guard driver.wants(received.metadata) else {

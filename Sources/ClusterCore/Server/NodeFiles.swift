@@ -1,40 +1,13 @@
-import Base
 import LMDBBackend
 import Log
 import Replica
 import Store
 
-/// A member's backends on the real disk: `member/store/NUMBER.lmdb`.
-struct LMDBStoreFiles: StoreFiles, Sendable {
-    let directory: String
-    let disk: any Disk
-    let mapSizeBytes: Int
-    var wrapBackend: @Sendable (any Backend) -> any Backend = { $0 }
-
-    static func directory(in dataDirectory: String) -> String { dataDirectory + "/member/store" }
-
-    private func path(_ number: UInt64) -> String {
-        let hex = String(number, radix: 16)
-        return directory + "/" + String(repeating: "0", count: 16 - hex.count) + hex + ".lmdb"
+extension StoreDirectory {
+    /// A member's backends on the real disk: `member/store/NUMBER.lmdb`.
+    static func lmdb(in dataDirectory: String, disk: any Disk, mapSizeBytes: Int, wrapBackend: @escaping @Sendable (any Backend) -> any Backend) -> StoreDirectory {
+        StoreDirectory(directory(in: dataDirectory), on: disk, suffix: ".lmdb", companions: ["-lock"]) { path in
+            wrapBackend(try LMDBBackend(path: path, mapSizeBytes: mapSizeBytes))
+        }
     }
-
-    private static func number(_ name: String) -> UInt64? {
-        guard name.hasSuffix(".lmdb"), name.utf8.count == 21 else { return nil }
-        return UInt64(name.dropLast(5), radix: 16)
-    }
-
-    func numbers() throws -> [UInt64] {
-        try disk.makeDirectory(directory)
-        return try disk.list(directory).compactMap(LMDBStoreFiles.number)
-    }
-
-    func open(_ number: UInt64) throws -> any Backend { wrapBackend(try LMDBBackend(path: path(number), mapSizeBytes: mapSizeBytes)) }
-
-    func remove(_ number: UInt64) {
-        try? disk.remove(path(number))
-        try? disk.remove(path(number) + "-lock")
-        try? disk.syncDirectory(directory)
-    }
-
-    func sync() throws { try disk.syncDirectory(directory) }
 }

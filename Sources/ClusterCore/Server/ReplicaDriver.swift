@@ -200,8 +200,11 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         deliver()
         for note in effects.notes {
             take(note, at: now, wall: wall, wallMicroseconds: stamp)
-            if case .cannotApply(let index, let reason) = note {
+            switch note {
+            case .cannotApply(let index, let reason):
                 fail("entry \(index.rawValue) of the log cannot be applied (\(reason)); a newer version may be able to")
+            case .diverged(let divergence): fail(divergence.description)
+            default: break
             }
         }
         effects.removeAll()
@@ -277,7 +280,7 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     private func arm(now: Instant) {
         var deadline = min(replica.nextDeadline, desk.deadline)
         if isPublishDue { deadline = min(deadline, lastPublished + ReplicaDriver.publishInterval) }
-        guard deadline < timerDeadline || timer == nil else { return }
+        guard deadline < timerDeadline || timer == nil, deadline < .distantFuture else { return }
         timer?.cancel()
         timerDeadline = deadline
         let delay = max(0, clock.realTime(for: deadline - now).nanoseconds)
@@ -328,7 +331,9 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         case .peerLost(let peer): logger.info("connection to a peer lost", metadata: ["peer": "\(peer)"])
         case .peerFound(let peer): logger.info("connected to a peer", metadata: ["peer": "\(peer)"])
         case .snapshotInstalled(let position): logger.info("snapshot installed", metadata: ["index": "\(position.index.rawValue)"])
-        case .cannotApply: break
+        case .statesDiffer(let index):
+            logger.error("the members' states differ and no majority agrees: the CORRUPT alarm is raised", metadata: ["index": "\(index.rawValue)"])
+        case .cannotApply, .diverged: break
         }
     }
 

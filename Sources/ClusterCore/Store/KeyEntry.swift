@@ -138,7 +138,7 @@ struct KeyEntry {
         var kept: [StoredChange] = []
         for position in 0..<through {
             let change = change(at: position)
-            let keep = change.isTombstone ? change.main == revision : position == through - 1
+            let keep = change.isTombstone ? change.main == revision && !planted(.compactsTombstonesAway) : position == through - 1
             if keep { kept.append(change) } else { dropped(change) }
         }
         if kept.count == through { return true }

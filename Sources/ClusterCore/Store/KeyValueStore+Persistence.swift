@@ -11,10 +11,12 @@ public enum MetaKey {
     public static let scheduledCompactRevision = Array("scheduledCompactRev".utf8)
     /// Revision key of the compaction that has removed everything.
     public static let finishedCompactRevision = Array("finishedCompactRev".utf8)
+    /// Of everything applied up to `consistentIndex` (`StateHash`), 8 bytes big-endian. Ours, not etcd's.
+    public static let stateHash = Array("stateHash".utf8)
     public static let storageVersion = Array("storageVersion".utf8)
 
     static func isLeftOutOfHash(_ key: UnsafeRawBufferPointer) -> Bool {
-        [consistentIndex, term, storageVersion].contains { $0.withUnsafeBytes { compareBytes($0, key) == 0 } }
+        [consistentIndex, term, stateHash, storageVersion].contains { $0.withUnsafeBytes { compareBytes($0, key) == 0 } }
     }
 }
 

@@ -35,7 +35,7 @@ extension LeaseTable {
         for id in ids {
             let record = record(of: id)!
             let rest = record.remainingTTLSeconds > 0 ? record.remainingTTLSeconds : record.grantedTTLSeconds
-            starts.append((now + .seconds(rest) + `extension`, id))
+            starts.append((now + (planted(.newLeaderForgetsTimes) ? .seconds(1) : .seconds(rest)) + `extension`, id))
         }
         if starts.count >= LeaseTable.spreadFromCount {
             starts.sort { $0 < $1 }
@@ -141,7 +141,7 @@ struct LeaseClock: Sendable {
     /// False when a revoke is proposed.
     mutating func renew(_ id: LeaseID, expiry: Instant) -> Bool {
         guard var state = states[id] else { preconditionFailure("lease \(id.rawValue) has no clock") }
-        guard state.retryAt == nil else { return false }
+        guard state.retryAt == nil || planted(.renewsLeasesBeingRevoked) else { return false }
         state.expiry = expiry
         state.renewals += 1
         states[id] = state

@@ -51,7 +51,7 @@ extension WatchHub {
                         WatchResponse(headerRevision: currentRevision, watchID: watcher.id, events: list.events, eventBytes: list.bytes),
                         to: watcher, into: &outputs)
                 }
-                watcher.next = watcher.passIsFull ? watcher.passLast.next : reached.next
+                watcher.next = watcher.passIsFull ? watcher.passLast.next : planted(.catchUpSkipsARevision) ? reached.next.next : reached.next
                 watcher.passMoved = true
                 if place == 0 { leaderMoved = true }
             }

@@ -164,7 +164,7 @@ public final class WatchHub {
     /// emitted for every one of its watchers, else nothing (etcd queues no retry). A stream whose backlog is full gets
     /// nothing either, so that requests cannot grow it.
     public func progress(_ streamID: WatchStreamID, into outputs: inout [WatchOutput]) {
-        guard let stream = streams[streamID], !stream.isBlocked, !stream.watchers.isEmpty, stream.behind.isEmpty,
+        guard let stream = streams[streamID], !stream.isBlocked || planted(.progressOvertakesEvents), !stream.watchers.isEmpty, stream.behind.isEmpty || planted(.progressOvertakesEvents),
             stream.watchers.allSatisfy({ $0.startRevision <= currentRevision })
         else { return }
         emit(WatchResponse(headerRevision: currentRevision, watchID: .none), on: stream, into: &outputs)
@@ -265,7 +265,7 @@ public final class WatchHub {
         guard behindCount > 0 else { return }
         var lost: [Watcher] = []
         for stream in streamsInOrder {
-            for watcher in stream.behind where watcher.next < revision { lost.append(watcher) }
+            for watcher in stream.behind where watcher.next < revision && !planted(.keepsWatchersBelowCompaction) { lost.append(watcher) }
         }
         lost.sort { $0.sequence < $1.sequence }
         for watcher in lost { cancelCompacted(watcher, into: &outputs) }

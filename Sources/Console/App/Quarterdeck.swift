@@ -9,7 +9,7 @@ struct Quarterdeck: ParsableCommand {
             Without a subcommand it starts a playground: real nodes on this machine, in a temporary directory, that etcdctl reaches too.
             """,
         version: Version.text,
-        subcommands: [PlaygroundCommand.self, AttachCommand.self, ReplayCommand.self, ScenarioCommand.self, ServeCommand.self, BoundCommand.self],
+        subcommands: [PlaygroundCommand.self, AttachCommand.self, ReplayCommand.self, ScenarioCommand.self, ServeCommand.self, SimulateCommand.self, BoundCommand.self],
         defaultSubcommand: PlaygroundCommand.self
     )
 

@@ -94,7 +94,7 @@ struct ObserverDesk {
             membership = now
             text = changes
         case .snapshotInstalled, .snapshotSent, .peerLost, .peerFound: break
-        case .alarmsChanged, .compacted, .leaseExpired, .cannotApply: return
+        case .alarmsChanged, .compacted, .leaseExpired, .cannotApply, .diverged, .statesDiffer: return
         }
         lastSequence += 1
         let observed = ObservedNote(sequence: lastSequence, at: now, wallMicroseconds: wallMicroseconds, term: term, isLearner: isLearner, note: note, text: text)

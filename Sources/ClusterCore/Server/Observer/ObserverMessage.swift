@@ -33,7 +33,7 @@ enum ObserverMessage {
         case .snapshotSent(let peer, let succeeded): .snapshotSent(snapshot(peer, succeeded ? .complete : .failed))
         case .peerLost(let peer): .peerLost(peer.rawValue)
         case .peerFound(let peer): .peerFound(peer.rawValue)
-        case .alarmsChanged, .compacted, .leaseExpired, .cannotApply: nil
+        case .alarmsChanged, .compacted, .leaseExpired, .cannotApply, .diverged, .statesDiffer: nil
         }
     }
 

@@ -1,0 +1,129 @@
+import Base
+import Raft
+import Replica
+
+/// Watches every turn of every member. Each check looks only at what the turn changed, so that all of them can always be on.
+struct Invariants {
+    var ledger = Ledger()
+    /// Who led each term that is remembered, ascending by term.
+    private var leaders: [(term: UInt64, leader: MemberID)] = []
+    private(set) var elections = 0
+    private(set) var checks: UInt64 = 0
+
+    /// A member handed a write to its disk: what it appended must match what others have.
+    mutating func appending(_ batch: PersistBatch, on process: SimulatedNode.Process) -> Violation? {
+        checks += 1
+        for entry in batch.entries {
+            let previous = entry.index.rawValue - 1
+            let term: UInt64? = if let reset = batch.reset, reset.index.rawValue == previous { reset.term.rawValue } else if entry.index == batch.entries[0].index {
+                process.shadow.term(at: previous)
+            } else { batch.entries[Int(entry.index.rawValue - batch.entries[0].index.rawValue) - 1].term.rawValue }
+            if let violation = ledger.appended(entry, previousTerm: term) { return violation }
+        }
+        if let first = batch.entries.first?.index.rawValue, first <= process.seen.commit, batch.reset == nil {
+            return Violation("committed-prefix", "entry \(first) is overwritten, committed are \(process.seen.commit)")
+        }
+        return nil
+    }
+
+    /// A message is about to leave. Votes and acknowledgements promise what must be durable by now. (Raft figure 2)
+    func sending(_ message: PeerMessage, from node: SimulatedNode) -> Violation? {
+        guard case .raft(let raft) = message.body else { return nil }
+        switch raft.body {
+        case .voteReply(granted: true, isPreVote: false, _):
+            guard node.durable.hardState.term == raft.term, node.durable.hardState.vote == raft.to else {
+                return Violation("vote-durable", "vote for \(raft.to) in term \(raft.term.rawValue) leaves, durable is the one for \(node.durable.hardState.vote) in term \(node.durable.hardState.term.rawValue)")
+            }
+        case .appendAccepted(let match):
+            guard node.durable.last >= match.rawValue else {
+                return Violation("ack-durable", "acknowledges \(match.rawValue), durable are \(node.durable.last)")
+            }
+        default: break
+        }
+        return nil
+    }
+
+    /// After each turn of a member.
+    /// - Returns: entries that are committed as of now, in order, and the first broken promise.
+    mutating func turned(_ node: SimulatedNode, _ process: SimulatedNode.Process, _ nodes: [SimulatedNode],
+                         firstCommitted: (UInt64, Ledger.Version) -> Violation?) -> Violation? {
+        checks += 1
+        let status = process.replica.status(includingPeers: false)
+        let raft = status.raft
+        let seen = process.seen
+        let term = raft.hardState.term.rawValue
+        if term < seen.term { return Violation("term-monotone", "term went from \(seen.term) to \(term)") }
+        if term == seen.term, seen.vote != 0, raft.hardState.vote.rawValue != seen.vote {
+            return Violation("vote-once", "term \(term): vote went from \(hex(seen.vote)) to \(raft.hardState.vote)")
+        }
+        let commit = raft.commit.rawValue
+        let applied = status.applied.rawValue
+        if commit < seen.commit { return Violation("commit-monotone", "commit went from \(seen.commit) to \(commit)") }
+        if applied < seen.applied { return Violation("applied-monotone", "applied went from \(seen.applied) to \(applied)") }
+        if status.revision.rawValue < seen.revision { return Violation("revision-monotone", "revision went from \(seen.revision) to \(status.revision.rawValue)") }
+        guard applied <= commit, commit <= raft.last.index.rawValue, raft.durable <= raft.last.index else {
+            return Violation("order", "applied \(applied), commit \(commit), last \(raft.last.index.rawValue), durable \(raft.durable.rawValue)")
+        }
+        process.seen = SimulatedNode.Seen(term: term, vote: raft.hardState.vote.rawValue, role: raft.role, commit: commit, applied: applied,
+                                          revision: status.revision.rawValue)
+        if raft.role == .leader, seen.role != .leader || seen.term != term {
+            if let violation = elected(node, process, term) { return violation }
+        }
+        if commit > seen.commit {
+            // A snapshot carries over what the shadow does not hold; its position was committed elsewhere, or the hash will tell.
+            for index in max(seen.commit, process.shadow.start) + 1...max(commit, process.shadow.start + 1) where index <= commit {
+                guard let entryTerm = process.shadow.term(at: index) else { return Violation("order", "commit \(commit) lies behind the log's end \(process.shadow.last)") }
+                let (violation, first) = ledger.committed(index, term: entryTerm)
+                if let violation { return violation }
+                guard let first else { continue }
+                if let violation = quorumHolds(index, entryTerm, raft.configuration, nodes) { return violation }
+                if let violation = firstCommitted(index, first) { return violation }
+            }
+        }
+        if applied > seen.applied {
+            for index in seen.applied + 1...applied {
+                guard let hash = process.replica.stateHash(at: LogIndex(index)) else { continue }
+                if let violation = ledger.applied(index, hash: hash.rawValue, by: node.id) { return violation }
+            }
+        }
+        return nil
+    }
+
+    /// Election safety and leader completeness. (Raft figure 3)
+    private mutating func elected(_ node: SimulatedNode, _ process: SimulatedNode.Process, _ term: UInt64) -> Violation? {
+        if let known = leaders.last(where: { $0.term == term }) {
+            guard known.leader == node.id else { return Violation("election-safety", "term \(term) has two leaders, \(known.leader) and \(node.id)") }
+            return nil
+        }
+        leaders.append((term, node.id))
+        if leaders.count > 512 { leaders.removeFirst(256) }
+        elections += 1
+        guard node.durable.hardState.term.rawValue == term, node.durable.hardState.vote == node.id else {
+            return Violation("vote-durable", "leads term \(term) on a vote of its own that is not durable")
+        }
+        let commit = ledger.commit
+        if commit > process.shadow.start, let committed = ledger.committedTerm(commit) {
+            // A leader of an older term that wins late, when a newer one has committed already, harms nobody.
+            guard committed > term || process.shadow.term(at: commit) == committed else {
+                return Violation("leader-completeness", "the leader of term \(term) lacks entry \(commit) of term \(committed), which is committed")
+            }
+        }
+        return nil
+    }
+
+    /// What is committed is on the disks of a quorum of the configuration that decided it.
+    private func quorumHolds(_ index: UInt64, _ term: UInt64, _ configuration: Configuration, _ nodes: [SimulatedNode]) -> Violation? {
+        func holds(_ voters: [MemberID]) -> Bool {
+            var count = 0
+            for voter in voters {
+                guard let node = nodes.first(where: { $0.id == voter }) else { continue }
+                if node.durable.start >= index || node.durable.term(at: index) == term { count += 1 }
+            }
+            return count * 2 > voters.count
+        }
+        guard holds(configuration.voters), configuration.outgoingVoters.isEmpty || holds(configuration.outgoingVoters) else {
+            return Violation("quorum-durable", "entry \(index) of term \(term) counts as committed without being durable on a quorum of \(configuration.voters.map(\.description))")
+        }
+        return nil
+    }
+}
