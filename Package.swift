@@ -112,6 +112,8 @@ let package = Package(
                               .product(name: "Crypto", package: "swift-crypto"), .product(name: "CryptoExtras", package: "swift-crypto")] + nio),
         tests("UITests", ["UI"], exclude: ["Goldens"]), // read from the source folder
         tests("TerminalTests", ["quarterdeck", "UI", "CNcurses", "Server"]),
+        // Decoders of bytes from outside. The corpus is read from the source folder.
+        tests("FuzzTests", ["UI", "Base", "Raft", "Log", "Store", "Replica", "GRPC"], exclude: ["README.md", "Corpus"]),
         // Real processes: the program itself beside the test bundle, etcd and etcdctl.
         tests("IntegrationTests", ["quarterdeck", "torture", "Base", "Client", "Server", "Simulation", "UI"] + nio),
     ],

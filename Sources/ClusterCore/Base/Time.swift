@@ -20,11 +20,13 @@ public struct TimeSpan: Hashable, Comparable, Sendable {
     public var nanoseconds: Int64
     @inlinable public init(nanoseconds: Int64) { self.nanoseconds = nanoseconds }
     public static let zero = TimeSpan(nanoseconds: 0)
-    @inlinable public static func microseconds(_ n: Int64) -> TimeSpan { TimeSpan(nanoseconds: n * 1_000) }
-    @inlinable public static func milliseconds(_ n: Int64) -> TimeSpan { TimeSpan(nanoseconds: n * 1_000_000) }
-    @inlinable public static func seconds(_ n: Int64) -> TimeSpan {
-        let (product, overflow) = n.multipliedReportingOverflow(by: 1_000_000_000)
-        return TimeSpan(nanoseconds: overflow ? .max : product)
+    @inlinable public static func microseconds(_ n: Int64) -> TimeSpan { TimeSpan(n, 1_000) }
+    @inlinable public static func milliseconds(_ n: Int64) -> TimeSpan { TimeSpan(n, 1_000_000) }
+    @inlinable public static func seconds(_ n: Int64) -> TimeSpan { TimeSpan(n, 1_000_000_000) }
+    /// Saturates: figures come from clients, servers and files.
+    @inlinable init(_ n: Int64, _ unit: Int64) {
+        let (product, overflow) = n.multipliedReportingOverflow(by: unit)
+        nanoseconds = overflow ? (n < 0 ? .min : .max) : product
     }
     @inlinable public var milliseconds: Int64 { nanoseconds / 1_000_000 }
     @inlinable public var seconds: Double { Double(nanoseconds) / 1e9 }

@@ -42,6 +42,12 @@ enum RecordFormat {
     /// Seeds the header checksum of a segment's first record, which has nothing before it.
     static let segmentSeed: UInt32 = 0x5144_5345
 
+    /// Indexes, terms and the numbers of segments and batches stay below this in any life of a cluster: above it they are damage, and what is
+    /// added to them would overflow.
+    static let numberLimit: UInt64 = 1 << 62
+    /// A segment larger than this was never made: one batch decides about its size, and that is gathered in memory.
+    static let maxCapacityBytes: UInt64 = 1 << 40
+
     static let segmentPayloadSize = 88
     static let positionPayloadSize = 16
     static let entryFixedSize = 32

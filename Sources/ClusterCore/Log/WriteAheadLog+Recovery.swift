@@ -222,16 +222,25 @@ private struct Replay {
 
     /// Takes a segment header in; returns what is wrong with it.
     mutating func begin(_ header: SegmentHeader) -> String? {
+        guard Replay.isPossible(header.start), Replay.isPossible(header.last), header.hardState.term.rawValue < RecordFormat.numberLimit,
+              header.number > 0, header.number < RecordFormat.numberLimit, header.capacityBytes <= RecordFormat.maxCapacityBytes else {
+            return "its header holds impossible numbers"
+        }
         if let shape {
             guard header.hardState == shape.hardState, header.start == shape.start, header.last == shape.last else {
                 return "its header does not continue the segment before it"
             }
         } else {
-            guard header.start.index <= header.last.index else { return "its header starts behind its last entry" }
+            let isInOrder = header.start.index < header.last.index ? header.start.term <= header.last.term : header.start == header.last
+            guard isInOrder else { return "its header starts behind its last entry" }
             shape = LogShape(hardState: header.hardState, start: header.start, last: header.last)
         }
         shape!.segments.append((header.number, .zero))
         return nil
+    }
+
+    private static func isPossible(_ position: LogPosition) -> Bool {
+        position.index.rawValue < RecordFormat.numberLimit && position.term.rawValue < RecordFormat.numberLimit
     }
 
     /// Returns what is wrong with the record.
@@ -241,11 +250,13 @@ private struct Replay {
             guard payload.count == RecordFormat.positionPayloadSize else { return "a \(type) record of \(payload.count) bytes" }
             if type == .hardState {
                 let state = HardState(term: Term(payload.u64(0)), vote: MemberID(payload.u64(8)))
+                guard state.term.rawValue < RecordFormat.numberLimit else { return "the term \(state.term.rawValue) is impossible" }
                 if state.term < shape!.hardState.term { return "the term goes back to \(state.term.rawValue)" }
                 shape!.hardState = state
                 return nil
             }
             let position = LogPosition(index: LogIndex(payload.u64(0)), term: Term(payload.u64(8)))
+            guard Replay.isPossible(position) else { return "a \(type) record with impossible numbers" }
             if type == .reset {
                 shape!.reset(to: position)
                 entries.removeAll()
@@ -263,6 +274,7 @@ private struct Replay {
             guard payload.count >= RecordFormat.entryFixedSize, let kind = Entry.Kind(rawValue: payload[24]) else { return "an entry that cannot be decoded" }
             let index = LogIndex(payload.u64(0))
             let term = Term(payload.u64(8))
+            guard Replay.isPossible(LogPosition(index: index, term: term)) else { return "an entry with impossible numbers" }
             if let objection = shape!.objection(to: index, term: term) { return objection }
             if let first = entries.first, index <= shape!.last.index {
                 entries.removeLast(entries.count - max(0, first.index.distance(to: index)))
@@ -345,9 +357,9 @@ private struct SegmentScan {
             }
             let payload = body.lowerBound..<body.lowerBound + header.length
             if type == .trailer, ordinal == 0, header.endsBatch {
-                let found = SegmentTrailer(reading: UnsafeRawBufferPointer(rebasing: raw[payload]))
                 let expected = SegmentTrailer(number: number, recordCount: chain.records, offset: UInt64(offset), chain: chain.folded)
-                guard header.length == RecordFormat.trailerPayloadSize, found == expected else {
+                guard header.length == RecordFormat.trailerPayloadSize,
+                      SegmentTrailer(reading: UnsafeRawBufferPointer(rebasing: raw[payload])) == expected else {
                     return .failure(damaged(offset, "the trailer does not match the segment"))
                 }
                 result.isSealed = true
@@ -386,6 +398,7 @@ private struct SegmentScan {
         let segment = SegmentHeader(reading: UnsafeRawBufferPointer(rebasing: raw[RecordFormat.headerSize..<header.totalSize]))
         if let identity, segment.identity != identity { return .failure(.foreign(segment: path, expected: identity, found: segment.identity)) }
         guard segment.number == number else { return .failure(damaged(0, "the file holds segment \(segment.number)")) }
+        guard header.batch < RecordFormat.numberLimit else { return .failure(damaged(0, "its header holds impossible numbers")) }
         if let after {
             guard header.batch == after.batch + 1, header.previous == after.chain.previous else {
                 return .failure(damaged(0, "its header does not continue the segment before it"))

@@ -191,8 +191,10 @@ extension Configuration {
         let outgoing = try list(&reader)
         let learners = try list(&reader)
         let next = try list(&reader)
-        return Configuration(voters: voters, outgoingVoters: outgoing, learners: learners, nextLearners: next,
-                             leavesJointAutomatically: try reader.readFlag())
+        let configuration = Configuration(voters: voters, outgoingVoters: outgoing, learners: learners, nextLearners: next,
+                                          leavesJointAutomatically: try reader.readFlag())
+        if let objection = configuration.objection { throw .malformed(objection) }
+        return configuration
     }
 }
 

@@ -70,6 +70,18 @@ public struct Configuration: Hashable, Sendable {
         self.nextLearners = nextLearners.sorted()
         self.leavesJointAutomatically = leavesJointAutomatically
     }
+    /// What makes this no configuration that consensus could have come to; nil: nothing does. For what is read from outside.
+    public var objection: String? {
+        for list in [voters, outgoingVoters, learners, nextLearners] {
+            if list.first == MemberID.none { return "a member without a number" }
+            for (one, next) in zip(list, list.dropFirst()) where one == next { return "member \(one) is there twice" }
+        }
+        if voters.isEmpty, isJoint { return "a joint configuration without new voters" }
+        for learner in learners where isVoter(learner) { return "member \(learner) votes and learns" }
+        for next in nextLearners where !outgoingVoters.contains(next) { return "member \(next) is to learn and was no voter" }
+        return nil
+    }
+
     public var isJoint: Bool { !outgoingVoters.isEmpty }
     public func isVoter(_ id: MemberID) -> Bool { voters.contains(id) || outgoingVoters.contains(id) }
     /// One voter and nobody else.

@@ -141,8 +141,10 @@ extension Configuration {
     static func decode(json bytes: [UInt8]) throws(DecodingFault) -> Configuration {
         let object = try JSONValue.parse(bytes)
         func ids(_ name: String) -> [MemberID] { object[name]?.numbers.map { MemberID($0) } ?? [] }
-        return Configuration(voters: ids("voters"), outgoingVoters: ids("voters_outgoing"), learners: ids("learners"),
-                             nextLearners: ids("learners_next"), leavesJointAutomatically: object["auto_leave"]?.flag ?? false)
+        let configuration = Configuration(voters: ids("voters"), outgoingVoters: ids("voters_outgoing"), learners: ids("learners"),
+                                          nextLearners: ids("learners_next"), leavesJointAutomatically: object["auto_leave"]?.flag ?? false)
+        if let objection = configuration.objection { throw .malformed(objection) }
+        return configuration
     }
 }
 

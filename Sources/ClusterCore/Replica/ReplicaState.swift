@@ -78,8 +78,8 @@ public struct ReplicaState {
     /// Where a backend stands, without loading it. Nil when it was never bootstrapped.
     public static func position(in reader: any BackendReader) throws(LoadError) -> SnapshotMetadata? {
         do {
-            guard let index = try reader.get(.meta, appliedIndexKey, { bigEndian($0) }) else { return nil }
-            let term = try reader.get(.meta, appliedTermKey, { bigEndian($0) }) ?? 0
+            guard let index = try number(appliedIndexKey, in: reader) else { return nil }
+            let term = try number(appliedTermKey, in: reader) ?? 0
             guard let raw = try reader.get(.meta, configurationKey, { [UInt8]($0) }) else {
                 throw LoadError.corrupt(.meta, "no configuration")
             }
@@ -99,7 +99,10 @@ public struct ReplicaState {
     public static func load(from reader: any BackendReader) throws(LoadError) -> ReplicaState {
         guard let position = try position(in: reader) else { throw .corrupt(.meta, "no applied index") }
         let stateHash: StateHash
-        do { stateHash = StateHash(rawValue: try reader.get(.meta, MetaKey.stateHash, { bigEndian($0) }) ?? 0) } catch { throw .backend(error) }
+        let found: UInt64??
+        do { found = try reader.get(.meta, MetaKey.stateHash) { bigEndian($0) } } catch { throw .backend(error) }
+        guard let hash = found ?? .some(0) else { throw .corrupt(.meta, "the state hash is no number") }
+        stateHash = StateHash(rawValue: hash)
         let store: KeyValueStore
         do { store = try KeyValueStore.load(from: reader) } catch { throw .store(error) }
         var leases: LeaseTable
@@ -141,11 +144,18 @@ public struct ReplicaState {
             }
         } catch { throw .backend(error) }
         if let fault { throw fault }
+        guard Set(members.map(\.id)).count == members.count else { throw .corrupt(.members, "a member is there twice") }
         return ReplicaState(store: store, leases: leases, membership: Membership(members: members, removed: removed), alarms: alarms.sorted(),
                             auth: auth.finish(), configuration: position.configuration, applied: position.position, stateHash: stateHash, contacts: contacts)
     }
 
-    private static func bigEndian(_ raw: UnsafeRawBufferPointer) -> UInt64 {
-        raw.reduce(0) { $0 << 8 | UInt64($1) }
+    /// nil when it is no number of eight bytes.
+    private static func bigEndian(_ raw: UnsafeRawBufferPointer) -> UInt64? { raw.count == 8 ? raw.reduce(0) { $0 << 8 | UInt64($1) } : nil }
+
+    /// No index or term gets beyond 2^62; the log and the peers' messages have the same bound.
+    private static func number(_ name: [UInt8], in reader: any BackendReader) throws -> UInt64? {
+        guard let found = try reader.get(.meta, name, { bigEndian($0) }) else { return nil }
+        guard let number = found, number < 1 << 62 else { throw LoadError.corrupt(.meta, "\(String(decoding: name, as: UTF8.self)) is no index or term") }
+        return number
     }
 }

@@ -124,6 +124,9 @@ struct KeyValueView {
         }
     }
 
+    /// Whether a put can have made it: its key was created, and has changed since a number of times that is one.
+    var isPossible: Bool { createRevision > 0 && createRevision < 1 << 62 && version > 0 && version < 1 << 62 }
+
     func key(in raw: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
         UnsafeRawBufferPointer(rebasing: raw[keyAt..<keyAt + keyCount])
     }

@@ -77,6 +77,9 @@ extension KeyValueStore {
         if let finished = token.finishedCompaction { compaction.finished = finished }
     }
 
+    /// No store gets to a revision like this: it is damage, and the next one might not be a number any more.
+    private static let numberLimit: Int64 = 1 << 62
+
     /// Rebuilds index and revisions from the durable tables. A compaction that had begun goes on where the table left it.
     public static func load(from reader: any BackendReader) throws(StoreLoadError) -> KeyValueStore {
         let store = KeyValueStore()
@@ -90,14 +93,14 @@ extension KeyValueStore {
                     failure = .corrupt("a key of \(key.count) bytes in the revision table is not a revision")
                     return false
                 }
-                guard change.main > 0 else {
-                    failure = .corrupt("the revision table holds revision 0")
+                guard change.main > 0, change.main < KeyValueStore.numberLimit else {
+                    failure = .corrupt("the revision table holds revision \(change.main)")
                     return false
                 }
                 last = max(last, change.main)
                 // Written by etcd's --bump-revision: counts for the revision, is no change of any key.
                 if value.count == 0 { return true }
-                guard let view = KeyValueView(value), view.keyCount > 0 else {
+                guard let view = KeyValueView(value), view.keyCount > 0, change.isTombstone || view.isPossible else {
                     failure = .corrupt("revision \(change.main).\(change.sub) is not a key-value")
                     return false
                 }
@@ -130,7 +133,7 @@ extension KeyValueStore {
         let found: StoredChange??
         do throws(BackendError) { found = try reader.get(.meta, name) { parseChangeKey($0) } } catch { throw .backend(error) }
         guard let found else { return nil }
-        guard let change = found else { throw .corrupt("a compaction mark is not a revision") }
+        guard let change = found, change.main < numberLimit else { throw .corrupt("a compaction mark is not a revision") }
         return change.main
     }
 }

@@ -183,7 +183,7 @@ struct FaultForm: Hashable, Sendable {
                 return ([.clock(node, .jump(milliseconds: typed.first == "-" || typed.first == "−" ? -Int(size) : Int(size)))], duration)
             }
             let digits = text(.drift).filter { !$0.isLetter && $0 != " " && $0 != "+" }
-            guard let ppm = Int(digits), ppm != 0, abs(ppm) <= 500_000 else { throw Problem(field: .drift, text: "by: parts per million, -500,000 to 500,000, not 0") }
+            guard let ppm = Int(digits), ppm != 0, (-500_000...500_000).contains(ppm) else { throw Problem(field: .drift, text: "by: parts per million, -500,000 to 500,000, not 0") }
             return ([.clock(node, .drift(partsPerMillion: ppm))], duration)
         }
     }

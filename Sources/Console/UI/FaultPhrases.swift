@@ -55,11 +55,11 @@ struct FaultPhrase: Sendable {
         FaultPhrase(head: "broken", places: [.word("disk"), .node], detail: "writes and fsyncs fail with EIO") { ids, _, _ in .success([.disk(ids[0]!, .broken)]) },
         FaultPhrase(head: "jump", places: [.word("clock"), .node, .figure(["+5s", "-30s"])], detail: "the clock leaps, once") { ids, figures, _ in
             let isBack = figures[0].first == "-"
-            guard let value = FaultText.milliseconds(of: figures[0].filter { $0 != "+" && $0 != "-" }), value > 0 else { return .failure(Wrong(text: "a time with its sign, like +5s")) }
+            guard let value = FaultText.milliseconds(of: figures[0].filter { $0 != "+" && $0 != "-" }), value > 0, value <= 31_536_000_000 else { return .failure(Wrong(text: "a time with its sign, like +5s")) }
             return .success([.clock(ids[0]!, .jump(milliseconds: isBack ? -Int(value) : Int(value)))])
         },
         FaultPhrase(head: "drift", places: [.word("clock"), .node, .figure(["100ppm", "-500ppm"])], detail: "the clock runs too fast or slow") { ids, figures, _ in
-            guard let value = Int(figures[0].filter { !$0.isLetter && $0 != "+" }), value != 0, abs(value) <= 500_000 else { return .failure(Wrong(text: "parts per million, -500,000 to 500,000")) }
+            guard let value = Int(figures[0].filter { !$0.isLetter && $0 != "+" }), value != 0, (-500_000...500_000).contains(value) else { return .failure(Wrong(text: "parts per million, -500,000 to 500,000")) }
             return .success([.clock(ids[0]!, .drift(partsPerMillion: value))])
         },
     ]
