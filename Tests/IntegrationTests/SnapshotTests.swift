@@ -109,7 +109,7 @@ private func fill(_ client: EtcdClient) async throws {
     try await client.txn(Transaction(then: (0..<40).map { .put(PutCommand(Array("txn/\($0)".utf8), [UInt8($0)])) }))
     try await client.put([0, 255, 10], (0..<70_000).map { UInt8(truncatingIfNeeded: $0) })
     try await client.put("empty", "")
-    for (id, ttl) in [(1, 10_000), (0x7fff_ffff_ffff_fff0, 20_000), (-5, 30_000)] as [(Int64, Int64)] {
+    for (id, ttl) in [(1, 10_000), (0x7fff_ffff_ffff_fff0, 20_000), (5, 30_000)] as [(Int64, Int64)] { // etcd itself forgets negative ones when it starts
         let lease = try await client.grantLease(ttlSeconds: ttl, id: LeaseID(id)).id
         for n in 0..<3 { try await client.put("leased/\(id)/\(n)", "x", lease: lease) }
     }
@@ -204,7 +204,13 @@ extension Integration.SnapshotTests {
             try await expectEqualStatus(file, in: scratch)
 
             try await withRealMember(from: file, in: scratch) { real in
-                #expect(try await Picture.take(real.client) == before)
+                let there = try await Picture.take(real.client)
+                #expect(there.revision == before.revision && there.hash == before.hash && there.compactRevision == before.compactRevision)
+                #expect(there.keys == before.keys)
+                #expect(there.earlier == before.earlier)
+                #expect(there.leases == before.leases)
+                #expect(there.leaseFacts == before.leaseFacts)
+                #expect(there.alarms == before.alarms)
                 // It lives: the alarm can be disarmed, and writing goes on where it was.
                 for alarm in try await real.client.alarms() { _ = try await real.client.disarm(alarm) }
                 #expect(try await real.client.put("after", "1").header.revision.rawValue == before.revision.rawValue + 1)

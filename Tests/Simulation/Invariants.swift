@@ -72,6 +72,8 @@ struct Invariants {
         if commit > seen.commit {
             // A snapshot carries over what the shadow does not hold; its position was committed elsewhere, or the hash will tell.
             for index in max(seen.commit, process.shadow.start) + 1...max(commit, process.shadow.start + 1) where index <= commit {
+                // A member that finds itself removed in a snapshot says nothing more, to its disk neither.
+                if process.replica.isRemoved, index > process.shadow.last { break }
                 guard let entryTerm = process.shadow.term(at: index) else { return Violation("order", "commit \(commit) lies behind the log's end \(process.shadow.last)") }
                 let (violation, first) = ledger.committed(index, term: entryTerm)
                 if let violation { return violation }
