@@ -56,7 +56,8 @@ private struct StoppedMember {
         try done(cluster.ask(leader.id, .alarm(.activate, member: leader.id, kind: Alarm.noSpace)))
         cluster.run(for: .seconds(5))
         stores.backends[1] = MemoryBackend(copying: leader.backend)
-        applied = leader.replica!.applied
+        // What its store holds: the machine may have applied more since.
+        applied = try ReplicaState.position(in: stores.backends[1]!.makeReader())!.position
         last = LogPosition(index: leader.entries.last!.index, term: leader.entries.last!.term)
 
         files = MemberFiles(dataDirectory: StoppedMember.directory, disk: disk, stores: stores)
