@@ -122,7 +122,8 @@ extension Integration {
                 for (pattern, replacement) in [
                     (#""(cluster_id|member_id|raft_term|ID)":\d+"#, #""$1":N"#), (#""(ClusterID|MemberID|RaftTerm)" : \d+"#, #""$1" : N"#),
                     (#""ts":("[^"]*"|[0-9.]+)"#, #""ts":T"#), (#"0xc[0-9a-f]+"#, "POINTER"), (#"127\.0\.0\.1:\d+"#, "ADDRESS"),
-                    (#"(?m)^\| *[0-9a-f]{14,16} \|"#, "| ID |"), (#"(?m)^[0-9a-f]{14,16}, "#, "ID, "), (#"(from|to) [0-9a-f]{14,16}"#, "$1 ID"),
+                    // A column of ids is as wide as the longest of them.
+                    (#"(?m)^\| *[0-9a-f]{12,16} \|"#, "| ID |"), (#"(?m)^\| +ID +\|"#, "| ID |"), (#"(?m)^\+-{14,18}\+"#, "+----+"), (#"(?m)^[0-9a-f]{12,16}, "#, "ID, "), (#"(from|to) [0-9a-f]{12,16}"#, "$1 ID"),
                 ] {
                     text = text.replacingOccurrences(of: pattern, with: replacement, options: .regularExpression)
                 }

@@ -11,6 +11,9 @@ extension Integration {
 }
 
 extension Integration.TortureTests {
+    /// The search is not needed to see a lie, and slow in a debug build.
+    private static let searchBudget = 20_000
+
     private static func options(_ name: String, seed: UInt64, profile: TortureOptions.Profile, seconds: Double, in scratch: Scratch) -> TortureOptions {
         var options = TortureOptions(seed: seed, binary: quarterdeck, directory: scratch.file(name))
         options.profile = profile
@@ -18,17 +21,19 @@ extension Integration.TortureTests {
         options.warmUpSeconds = 2
         // A debug build on a busy machine; a run without load would still be told from one with it.
         options.minimumRate = 15
+        options.searchBudget = searchBudget
         return options
     }
 
     /// QUARTERDECK_TORTURE_SEED repeats one that failed.
-    @Test func realProcessesKeepTheirPromisesUnderTorture() async throws {
+    @Test(.timeLimit(.minutes(5))) func realProcessesKeepTheirPromisesUnderTorture() async throws {
         let seed = ProcessInfo.processInfo.environment["QUARTERDECK_TORTURE_SEED"].flatMap { UInt64($0) } ?? UInt64.random(in: 1..<1_000_000)
         // Outside of a scratch directory: what failed is kept.
         var options = TortureOptions(seed: seed, binary: quarterdeck, directory: NSTemporaryDirectory() + "torture-\(seed)-\(getpid())")
         options.seconds = 15
         options.warmUpSeconds = 2
         options.minimumRate = 15
+        options.searchBudget = Self.searchBudget
         let outcome = try await TortureRun(options).run()
         print(TortureReport.summary(options, outcome))
         #expect(outcome.violations.isEmpty, "\(outcome.violations.map(\.description).joined(separator: "\n"))\nkept: \(options.directory) repeat: \(options.command)")
@@ -147,7 +152,7 @@ extension Integration.TortureTests {
         },
     ]
 
-    @Test func theJudgeSeesEveryLie() async throws {
+    @Test(.timeLimit(.minutes(5))) func theJudgeSeesEveryLie() async throws {
         let scratch = try Scratch()
         // A seed that does not compact, so that each lie has something to lie about.
         let seed = try #require((UInt64(1)...).first { Settings(seed: $0).compaction == .none })
@@ -160,7 +165,7 @@ extension Integration.TortureTests {
                 Issue.record("the run has nothing for: \(lie.name)")
                 continue
             }
-            let found = Judge.judge(evidence).violations
+            let found = Judge.judge(evidence, searchBudget: Self.searchBudget).violations
             #expect(found.contains { lie.expected.contains($0.invariant) }, "\(lie.name): found \(found.prefix(3))")
         }
     }

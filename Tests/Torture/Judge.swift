@@ -11,14 +11,15 @@ enum Judge {
         var search = "violated"
     }
 
-    static func judge(_ evidence: Evidence) -> Verdict {
+    /// - Parameter searchBudget: steps of the search without the truth, at most.
+    static func judge(_ evidence: Evidence, searchBudget: Int) -> Verdict {
         let truth = Truth(evidence)
         var verdict = Verdict(violations: evidence.reports + truth.violations, revisions: truth.revisions.count)
         verdict.watchEvents = evidence.watches.reduce(0) { sum, watch in
             sum + watch.messages.reduce(0) { if case .events(let events, _, _) = $1.message { $0 + events.count } else { $0 } }
         }
         // Needs no truth. Ranges and transactions join all keys, so that it often has no end within its budget.
-        var search = LinearizabilitySearch(budget: 2_000_000)
+        var search = LinearizabilitySearch(budget: searchBudget)
         switch search.check(evidence.operations) {
         case .linearizable: verdict.search = "linearizable"
         case .violated(let violations): verdict.violations += violations

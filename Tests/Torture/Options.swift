@@ -38,6 +38,8 @@ struct TortureOptions: Sendable {
     var minimumRate = 50.0
     /// Load before the first fault.
     var warmUpSeconds = 3.0
+    /// Steps of the search for an order of all calls; a million takes up to a minute in release, ten times that in debug.
+    var searchBudget = 2_000_000
     /// Told on standard error as the run goes on.
     var isQuiet = false
 

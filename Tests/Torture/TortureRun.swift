@@ -132,7 +132,7 @@ struct TortureRun: Sendable {
 
         let evidence = Evidence(operations: history.operations, watches: history.records, reports: history.reports, ends: end.2, finalRevision: end.0, compactRevision: end.1)
         let judgeStart = clock.now()
-        var verdict = Judge.judge(evidence)
+        var verdict = Judge.judge(evidence, searchBudget: options.searchBudget)
         if rate < options.minimumRate {
             verdict.violations.append(Violation("no-load", "\(Int(rate)) acknowledged calls/s before the first fault, at least \(Int(options.minimumRate)) are needed for the run to say anything"))
         }

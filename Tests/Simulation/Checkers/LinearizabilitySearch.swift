@@ -18,7 +18,7 @@ public struct LinearizabilitySearch: Sendable {
         case undecided(keys: [[UInt8]])
     }
 
-    /// Steps that all searches together may take: a bound of time and memory.
+    /// Steps that all searches together may take, those of looking for what fits included: a bound of time and memory.
     public var budget: Int
     /// Steps taken by the last `check`.
     public private(set) var steps = 0
@@ -240,6 +240,7 @@ private struct Component {
     private let keys: [Int]
     private let names: Names
     private(set) var steps = 0
+    private var budget = 0
     /// The history's position of the call that the farthest attempt could not get past.
     private(set) var deepest: Int?
 
@@ -366,6 +367,7 @@ private struct Component {
     /// sees it, and left out if none does. So it is looked for only when an acknowledged call does not fit the state. One of several
     /// keys may have to come before a call that overwrites a part of it, so it is also tried before every call that touches its keys.
     mutating func run(budget: Int) -> End {
+        self.budget = budget
         var isDone = Array(repeating: false, count: calls.count)
         var state = initial
         var first = 0
@@ -389,6 +391,7 @@ private struct Component {
         while left > 0 {
             var next: Option?
             while next == nil, candidate < acknowledged, calls[candidate].start <= limit {
+                if steps > budget { return .outOfBudget }
                 if !isDone[candidate], calls[candidate].before < 0 || isDone[calls[candidate].before] {
                     let options = self.options(for: candidate, state, isDone, limit)
                     while option < options.count {
@@ -484,6 +487,7 @@ private struct Component {
         _ count: Int, _ effect: Effect, _ keys: [Int], _ state: [Int32], _ isDone: [Bool], _ limit: Moment, _ placed: inout [Int], _ options: inout [Option], depth: Int = 0
     ) {
         for at in wide where isOpen(at, isDone, limit, placed) && touched(calls[at].effect).contains(where: keys.contains) {
+            steps += 1
             guard let after = apply(calls[at].effect, to: state), after != state else { continue }
             guard count < 2 else {
                 isCut = true
@@ -505,7 +509,8 @@ private struct Component {
     private mutating func fit(
         _ effect: Effect, _ state: [Int32], _ isDone: [Bool], _ limit: Moment, _ placed: inout [Int], _ options: inout [Option], depth: Int = 0
     ) {
-        guard options.count < Component.maxOptions, placed.count <= Component.maxPlaced else {
+        steps += 1
+        guard options.count < Component.maxOptions, placed.count <= Component.maxPlaced, steps <= budget else {
             isCut = true
             return
         }
