@@ -40,7 +40,10 @@ struct Recording: Sendable {
             throw CommandFailure(description: "\(path): recorded by a later version of quarterdeck (format \(probe.version))")
         }
         do {
-            header = try JSONDecoder().decode(RecordingHeader.self, from: data[first])
+            var header = try JSONDecoder().decode(RecordingHeader.self, from: data[first])
+            header.start = header.start.bounded
+            header.cluster = header.cluster.bounded
+            self.header = header
         } catch {
             throw CommandFailure(description: "\(path): damaged in line 1")
         }
@@ -74,7 +77,7 @@ struct Recording: Sendable {
     var end: Moment {
         struct Time: Decodable { var t: Int64 }
         for line in lines.reversed() {
-            if let time = try? JSONDecoder().decode(Time.self, from: data[line]) { return Moment(milliseconds: max(time.t, header.start.milliseconds)) }
+            if let time = try? JSONDecoder().decode(Time.self, from: data[line]) { return max(Moment(milliseconds: time.t).bounded, header.start) }
         }
         return header.start
     }
