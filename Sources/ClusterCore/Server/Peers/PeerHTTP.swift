@@ -100,7 +100,7 @@ struct RemoteCluster: Sendable {
 }
 
 /// Asks for `/members` and reads the answer.
-private final class MembersQuestion: ChannelInboundHandler {
+final class MembersQuestion: ChannelInboundHandler {
     typealias InboundIn = HTTPClientResponsePart
     typealias OutboundOut = HTTPClientRequestPart
     /// A hundred members with long URLs stay far below.

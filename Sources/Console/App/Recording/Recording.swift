@@ -12,13 +12,20 @@ struct Recording: Sendable {
     /// - Throws: `CommandFailure`, one line: not there, not a recording, of a later version, damaged.
     init(path: String) throws {
         let full = Paths.expanded(path)
-        self.path = full
+        let data: Data
         do {
             data = try Data(contentsOf: URL(fileURLWithPath: full), options: .alwaysMapped)
         } catch {
             let reason = access(full, R_OK) == 0 ? "cannot be read" : String(cString: strerror(errno)).lowercased()
             throw CommandFailure(description: "\(path): \(reason)")
         }
+        try self.init(data, path: full)
+    }
+
+    /// - Parameter path: where `data` are from, for messages.
+    init(_ data: Data, path: String) throws {
+        self.path = path
+        self.data = data
         let foreign = CommandFailure(description: "\(path): not a recording of quarterdeck")
         guard data.first == UInt8(ascii: "{") else { throw foreign }
         var lines: [Range<Int>] = []
