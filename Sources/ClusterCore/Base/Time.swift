@@ -29,7 +29,7 @@ public struct TimeSpan: Hashable, Comparable, Sendable {
         nanoseconds = overflow ? (n < 0 ? .min : .max) : product
     }
     /// Saturates; what is no number is no time.
-    @inlinable public init(nanoseconds: Double) {
+    @inlinable public init(clampingNanoseconds nanoseconds: Double) {
         self.nanoseconds = nanoseconds.isNaN ? 0 : nanoseconds >= 0x1p63 ? .max : nanoseconds < -0x1p63 ? .min : Int64(nanoseconds)
     }
     @inlinable public var milliseconds: Int64 { nanoseconds / 1_000_000 }
