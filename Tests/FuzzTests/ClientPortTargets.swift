@@ -47,11 +47,12 @@ private enum ClientPortImages {
     // MARK: Bytes
 
     static func byteSeeds() -> [[UInt8]] {
-        let http = [
+        let requests: [String] = [
             "GET /version HTTP/1.1\r\nHost: x\r\n\r\n", "GET /health?serializable=true&exclude=NOSPACE HTTP/1.1\r\nHost: x\r\n\r\nGET /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
             "GET /readyz?verbose&exclude=non_learner HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "GET /livez/%73erializable_read HTTP/1.0\r\n\r\n",
             "POST /v3/kv/put HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"a\":\r\n3\r\n1}\n\r\n0\r\n\r\n", "PUT /health HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nabcdOPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
-        ].flatMap { [[0] + Array($0.utf8), [7] + Array($0.utf8)] }
+        ]
+        let http: [[UInt8]] = requests.flatMap { request -> [[UInt8]] in [[0] + Array(request.utf8), [7] + Array(request.utf8)] }
         let client = SilentClient()
         for (method, request) in [(MethodID.put, put("a", "1")), (.range, range("a")), (.leaseGrant, numbers(60, 7)), (.status, []), (.memberList, numbers(1)), (.userList, [])] {
             guard let stream = client.session.startCall(path: Array(method.path.utf8), metadata: [MetadataField("hasleader", "true"), MetadataField("token", "x.1")], timeout: .seconds(5)) else { continue }
@@ -63,7 +64,10 @@ private enum ClientPortImages {
         }
         client.session.ping(4)
         let calls = (try? client.takeOutput()) ?? []
-        return http + [[0] + calls, [9] + calls, [40] + calls.dropLast(9), [0] + calls + calls]
+        var seeds: [[UInt8]] = http
+        for cut in [0, 9, 40] as [UInt8] { seeds.append([cut] + calls) }
+        seeds.append([0] + calls + calls)
+        return seeds
     }
 
     static func feed(_ raw: UnsafeRawBufferPointer) {
@@ -114,7 +118,8 @@ private enum ClientPortImages {
                           step(.roleRevokePermission, revoke, Step.hasToken), step(.roleDelete, names("r"), Step.hasToken), step(.userDelete, names("u"), Step.hasToken), step(.authDisable, [], Step.hasToken)]
         let watch = [step(.watch, message { WatchRequest.create(WatchCreateRequest(key: [0x61], rangeEnd: [0], startRevision: Revision(1), progressNotify: true, previousKV: true, watchID: WatchID(3), fragment: true)).encode(into: &$0) }, Step.staysOpen),
                      step(.put, put("a", "1")), step(.put, put("a", "2"), Step.passesTime)]
-        return [keys, leases, cluster, maintenance, auth, auth + authorised, watch].map { $0.flatMap { $0 } } + auth + keys
+        let stories: [[[UInt8]]] = [keys, leases, cluster, maintenance, auth, auth + authorised, watch]
+        return stories.map { Array($0.joined()) } + auth + keys
     }
 
     /// What must be able to read each answer.

@@ -125,7 +125,9 @@ private enum RecordingImages {
         ]
         let header = [UInt8](try! encoder.encode(RecordingHeader(program: "quarterdeck 0.1.0", start: start, cluster: cluster)))
         let lines = events.enumerated().map { [UInt8](try! encoder.encode(RecordedEvent(at: start.advanced(byMilliseconds: Int64($0.offset) * 300), event: $0.element))) }
-        return [(header + [10] + lines.flatMap { $0 + [10] })] + lines.map { header + [10] + $0 + [10] } + [header + [10] + lines[1] + [10] + lines[0].prefix(40)]
+        func file(_ lines: [[UInt8]]) -> [UInt8] { [UInt8](([header] + lines).joined(separator: [10])) + [10] }
+        let cut: [UInt8] = file([lines[1]]) + lines[0].prefix(40)
+        return [file(lines), cut] + lines.map { line in file([line]) }
     }
 
     static func play(_ raw: UnsafeRawBufferPointer) {

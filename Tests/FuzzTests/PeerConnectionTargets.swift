@@ -6,6 +6,7 @@ import NIOEmbedded
 import NIOHTTP1
 @testable import Replica
 @testable import Server
+import Store
 
 // The peer port's connections without sockets: frames in any pieces, the little HTTP beside them, and what a member that is asked for the list of
 // members may answer.

@@ -1,4 +1,4 @@
-import Client
+@testable import Client
 import Foundation
 import Server
 import Testing
