@@ -303,7 +303,8 @@ private final class PortMember: ReplicaPort, @unchecked Sendable {
         delivery.leaderlessStreams = member.effects.leaderlessStreams
         member.effects = ReplicaEffects()
         guard let loop, !delivery.isEmpty else { return }
-        loop.eventLoop.execute { loop.deliver(delivery) }
+        let whole = delivery
+        loop.eventLoop.execute { loop.deliver(whole) }
     }
 }
 

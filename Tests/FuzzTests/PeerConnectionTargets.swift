@@ -7,6 +7,7 @@ import NIOHTTP1
 @testable import Replica
 @testable import Server
 import Store
+import Synchronization
 
 // The peer port's connections without sockets: frames in any pieces, the little HTTP beside them, and what a member that is asked for the list of
 // members may answer.
@@ -112,9 +113,9 @@ private enum PeerConnectionImages {
         guard let cut = raw.first.map(Int.init) else { return }
         let loop = EmbeddedEventLoop(), channel = EmbeddedChannel(loop: loop)
         let answer = loop.makePromise(of: RemoteCluster.self)
-        var outcomes = 0
+        let outcomes = Atomic<Int>(0)
         answer.futureResult.whenComplete { result in
-            outcomes += 1
+            outcomes.add(1, ordering: .relaxed)
             if case .success(let cluster) = result { precondition((try? Member.decodeList(Member.encodeList(cluster.members))) == cluster.members, "\(cluster.members)") }
         }
         try! channel.pipeline.syncOperations.addHTTPClientHandlers()
@@ -129,7 +130,8 @@ private enum PeerConnectionImages {
         }
         _ = try? channel.finish(acceptAlreadyClosed: true)
         loop.run()
-        precondition(outcomes == 1, "\(outcomes) outcomes")
+        let count = outcomes.load(ordering: .relaxed)
+        precondition(count == 1, "\(count) outcomes")
         try? loop.syncShutdownGracefully()
     }
 }
