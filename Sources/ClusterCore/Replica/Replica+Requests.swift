@@ -71,7 +71,7 @@ extension Replica {
             return effects.answers.append((token, .failed(.requestTooLarge)))
         }
         if cost > 0 {
-            if backendSize.allocatedBytes + Int64(cost) >= options.effectiveQuotaBytes {
+            if !hasSpace(for: cost) {
                 raiseNoSpace(at: now)
                 return effects.answers.append((token, .failed(.noSpace)))
             }
@@ -125,17 +125,6 @@ extension Replica {
         }
         mustAskAgain = true
         return true
-    }
-
-    func raiseNoSpace(at now: Instant) {
-        let alarm = Alarm(member: id, kind: Alarm.noSpace)
-        guard !alarms.contains(alarm), !isRaisingNoSpace else { return }
-        isRaisingNoSpace = true
-        var body = ByteWriter(capacity: 24)
-        body.writeField(1, UInt64(AlarmAction.activate.rawValue))
-        body.writeField(2, id.rawValue)
-        body.writeField(3, UInt64(Alarm.noSpace))
-        enqueue(.alarm, body.bytes, nil, at: now)
     }
 
     // MARK: Proposals

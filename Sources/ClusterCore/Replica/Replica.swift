@@ -97,6 +97,10 @@ public final class Replica {
     var lastElection: Instant?
     var streamsThatNeedLeader: [WatchStreamID] = []
     var isRaisingNoSpace = false
+    /// The store was nearly full, and what follows from there being room again is not done yet.
+    var wasNearlyFull = false
+    /// When the alarm may be taken back, or be asked about again.
+    var nextNoSpaceEnd: Instant = .zero
     /// When the next lease is due, on a promoted leader.
     var leaseDeadline: Instant?
     var nextLeaderCheck: Instant
@@ -219,6 +223,7 @@ public final class Replica {
                        generator: generator.split("watch"))
         nextNumber = UInt64(incarnation) << 32 | 1
         nextLeaderCheck = now + options.raft.electionTimeout
+        sizeChanged(to: backendSize)
     }
 
     public var isLeader: Bool { raft.isLeader }
@@ -289,6 +294,7 @@ public final class Replica {
         proposeExpiredLeases(at: now, wall: wall)
         proposeLeaseCheckpoints(at: now)
         proposeStateCheck(at: now)
+        proposeEndOfNoSpace(at: now)
         giveToConsensus(at: now, wall: wall, into: &effects)
         // Applying can free consensus to hand out more (unapplied bound), and a read round can let a request go on that waited for its token,
         // so go on until nothing new comes. What a new leader is asked again goes out at once: the next event may be a heartbeat away.

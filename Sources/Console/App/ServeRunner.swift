@@ -16,6 +16,7 @@ enum ServeRunner {
     static func run(_ options: ServeOptions) throws -> Int32 {
         // Before anything starts a thread.
         let signals = SignalInbox.install()
+        defer { LogSink.standardError.flush(withinSeconds: 1) }
         let console = try options.console.map { try SupervisingConsole($0, Self.configuration(options)) }
         let level = Logger.Level(rawValue: options.logLevel == "warn" ? "warning" : options.logLevel) ?? .info
         let logger = Logger(label: "quarterdeck") { _ in JSONLogHandler(level: level) }
@@ -125,55 +126,5 @@ private struct SupervisingConsole {
             if order.stops == true, !hasAskedToStop.isComplete { hasAskedToStop.complete() }
             if !hasOrdered.isComplete { hasOrdered.complete() }
         }
-    }
-}
-
-/// Writes one JSON object a line to standard error, with the keys that etcd's logs have: level, ts, msg, then the fields.
-struct JSONLogHandler: LogHandler {
-    var metadata: Logger.Metadata = [:]
-    var logLevel: Logger.Level
-
-    init(level: Logger.Level) { logLevel = level }
-
-    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
-        get { metadata[key] }
-        set { metadata[key] = newValue }
-    }
-
-    func log(event: LogEvent) {
-        let level = switch event.level {
-        case .trace, .debug: "debug"
-        case .info, .notice: "info"
-        case .warning: "warn"
-        case .error: "error"
-        case .critical: "fatal"
-        }
-        var line = "{\"level\":\"\(level)\",\"ts\":\"\(JSONLogHandler.timestamp())\",\"msg\":\(JSONLogHandler.quoted("\(event.message)"))"
-        let fields = metadata.merging(event.metadata ?? [:]) { $1 }
-        for (key, value) in fields.sorted(by: { $0.key < $1.key }) {
-            line += ",\(JSONLogHandler.quoted(key)):\(JSONLogHandler.quoted("\(value)"))"
-        }
-        line += "}\n"
-        // One write a line, so that the lines of several threads do not mix.
-        var bytes = Array(line.utf8)
-        _ = Foundation.write(2, &bytes, bytes.count)
-    }
-
-    private static func timestamp() -> String {
-        Date().formatted(.iso8601.year().month().day().timeZone(separator: .omitted).time(includingFractionalSeconds: true))
-    }
-
-    private static func quoted(_ text: String) -> String {
-        var out = "\""
-        for scalar in text.unicodeScalars {
-            switch scalar {
-            case "\"": out += "\\\""
-            case "\\": out += "\\\\"
-            case "\n": out += "\\n"
-            case _ where scalar.value < 0x20: out += "\\u" + String(repeating: "0", count: scalar.value < 16 ? 3 : 2) + String(scalar.value, radix: 16)
-            default: out.unicodeScalars.append(scalar)
-            }
-        }
-        return out + "\""
     }
 }

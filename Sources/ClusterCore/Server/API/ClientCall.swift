@@ -18,6 +18,8 @@ struct ClientCall {
     var credential = Credential.none
     /// When the client stops waiting; `.distantFuture`: never.
     var deadline: NIODeadline = .distantFuture
+    /// When a read that waits for room for its answer is refused; `.distantFuture`: it does not.
+    var roomDeadline: NIODeadline = .distantFuture
     var connection: GRPCConnection?
     var work: Work = .free
 

@@ -21,7 +21,8 @@ public final class ClientListener: Sendable {
         var eventLoops: [any EventLoop] = []
         for eventLoop in group.makeIterator() { eventLoops.append(eventLoop) }
         let numbers = LoopNumbers.take(eventLoops.count, of: port)
-        let loops = zip(eventLoops, numbers.numbers).map { ClientLoop(number: $1, eventLoop: $0, port: port, bounds: bounds, auth: auth, logger: logger) }
+        let budget = AnswerBudget(limit: bounds.maxTotalResponseBytes)
+        let loops = zip(eventLoops, numbers.numbers).map { ClientLoop(number: $1, eventLoop: $0, port: port, bounds: bounds, budget: budget, auth: auth, logger: logger) }
         let connections = ConnectionCount()
         for loop in loops {
             // Before any connection exists, so nothing reads it meanwhile.

@@ -18,6 +18,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
     let port: any ReplicaPort
     let identity: NodeIdentity
     let bounds: ClientBounds
+    private let budget: AnswerBudget
     let auth: AuthDesk
     let logger: Logger
     /// The loops of the node, this one included: `/metrics` adds them up.
@@ -46,6 +47,9 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
     // Reads.
     private var readers: (backend: ObjectIdentifier, reader: any BackendReader)?
     private var scratch = ByteWriter(capacity: 4_096)
+    private var readsWithoutRoom = ReadsWithoutRoom()
+    /// Not yet said to the budget.
+    private var unpublishedAnswerBytes = 0
 
     // What the member last said of itself.
     private(set) var revision = Revision.zero
@@ -68,11 +72,12 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
     private(set) var isClosed = false
     private var whenEmpty: EventLoopPromise<Void>?
 
-    init(number: UInt8, eventLoop: any EventLoop, port: any ReplicaPort, bounds: ClientBounds, auth: AuthDesk, logger: Logger) {
+    init(number: UInt8, eventLoop: any EventLoop, port: any ReplicaPort, bounds: ClientBounds, budget: AnswerBudget, auth: AuthDesk, logger: Logger) {
         self.number = number
         self.eventLoop = eventLoop
         self.port = port
         self.bounds = bounds
+        self.budget = budget
         self.auth = auth
         self.logger = logger
         identity = port.identity
@@ -112,6 +117,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
         calls[place].credential = .none
         calls[place].work = .free
         calls[place].deadline = .distantFuture
+        calls[place].roomDeadline = .distantFuture
         free.append(UInt32(place))
         waitingCalls -= 1
     }
@@ -295,6 +301,8 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
             }
             let caller = grant.callers[token]
             switch calls[place].work {
+            case .range(let request) where budget.isFull(forOneKey: request.rangeEnd.isEmpty): waitForRoom(token, place)
+            case .readTxn where budget.isFull(forOneKey: false): waitForRoom(token, place)
             case .range(let request): read(place, request, grant, caller, header, reader)
             case .readTxn(let request):
                 do throws(ServiceError) {
@@ -391,6 +399,36 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
                 if let outcome { fail(place, outcome) } else { respond(place, bytes) }
                 flushTouched()
             }
+        }
+    }
+
+    // MARK: Room for answers
+
+    func answersChanged(by bytes: Int) {
+        unpublishedAnswerBytes += bytes
+        guard unpublishedAnswerBytes.magnitude >= AnswerBudget.step else { return }
+        budget.add(unpublishedAnswerBytes)
+        unpublishedAnswerBytes = 0
+    }
+
+    private func waitForRoom(_ token: RequestToken, _ place: Int) {
+        if calls[place].roomDeadline == .distantFuture { calls[place].roomDeadline = .now() + .nanoseconds(bounds.maxWaitForRoom.nanoseconds) }
+        readsWithoutRoom.append(token)
+        scheduleLookForRoom()
+    }
+
+    private func scheduleLookForRoom() {
+        guard !readsWithoutRoom.isTimed, !readsWithoutRoom.isEmpty, !isClosed else { return }
+        readsWithoutRoom.isTimed = true
+        eventLoop.scheduleTask(in: ReadsWithoutRoom.interval) { [self] in
+            readsWithoutRoom.isTimed = false
+            if budget.hasRoom { askAgain(readsWithoutRoom.next(ReadsWithoutRoom.batch)) }
+            let now = NIODeadline.now()
+            for token in readsWithoutRoom.remove(where: { token in find(token.slot).map { calls[$0].roomDeadline <= now } ?? true }) {
+                if let place = find(token.slot) { fail(place, .requestTooManyRequests) }
+            }
+            flushTouched()
+            scheduleLookForRoom()
         }
     }
 

@@ -295,7 +295,7 @@ extension GRPCConnection {
             try body()
         } catch {
             if cost > 0, let size = loop.port.published?.size,
-               size.allocatedBytes + Int64(cost) >= loop.identity.options.effectiveQuotaBytes { throw .service(.noSpace) }
+               size.usedBytes + Int64(cost) >= loop.identity.options.effectiveQuotaBytes { throw .service(.noSpace) }
             throw .service(error)
         }
     }

@@ -27,7 +27,7 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
     private var isClosing = false
 
     /// About the bytes of answers that have not left: never too low for long, corrected when it matters.
-    private var queuedBytes = 0
+    private var queuedBytes = 0 { didSet { loop.answersChanged(by: queuedBytes - oldValue) } }
     /// The client does not read; its reads are put off.
     private(set) var isClogged = false
     private var postponed: [RequestToken] = []
@@ -110,6 +110,7 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
 
     func channelInactive(context: ChannelHandlerContext) {
         for place in table.all { loop.cancel(place, .canceled) }
+        queuedBytes = 0
         self.context = nil
         context.fireChannelInactive()
     }
