@@ -47,11 +47,11 @@ extension Integration {
             Command("move-leader 1234"), Command("auth status -w json"), Command("put after all -w json"), Command("frob"), Command("get foo --bogus"),
         ]
 
-        @Test func etcdctlPrintsTheSameForBoth() async throws {
+        @Test(arguments: Etcdctl.Release.allCases) func etcdctlPrintsTheSameForBoth(_ release: Etcdctl.Release) async throws {
             try await withRealEtcd { endpoint, scratch in
-                let etcd = Etcdctl([endpoint], scratch)
+                let etcd = Etcdctl([endpoint], scratch, release)
                 try await withServers { cluster in
-                    let own = cluster.etcdctl
+                    let own = Etcdctl(cluster.endpoints, cluster.scratch, release)
                     for (number, command) in Self.script.enumerated() {
                         let theirs = try await etcd.run(command.arguments, input: command.input)
                         let ours = try await own.run(command.arguments, input: command.input)
@@ -91,11 +91,11 @@ extension Integration {
             Command("--user root:rootpw user list"), Command("--user root:rootpw role list"), Command("--user root:rootpw auth disable"), Command("auth status -w json"), Command("get foo"), Command("user delete root"),
         ]
 
-        @Test func etcdctlIsRefusedTheSameByBoth() async throws {
+        @Test(arguments: Etcdctl.Release.allCases) func etcdctlIsRefusedTheSameByBoth(_ release: Etcdctl.Release) async throws {
             try await withRealEtcd { endpoint, scratch in
-                let etcd = Etcdctl([endpoint], scratch)
+                let etcd = Etcdctl([endpoint], scratch, release)
                 try await withServers(extra: ["--log-level", "debug"]) { cluster in
-                    let own = cluster.etcdctl
+                    let own = Etcdctl(cluster.endpoints, cluster.scratch, release)
                     for (number, command) in Self.authScript.enumerated() {
                         let theirs = try await etcd.run(command.arguments, input: command.input)
                         let ours = try await own.run(command.arguments, input: command.input)
@@ -121,7 +121,7 @@ extension Integration {
                 var text = text
                 for (pattern, replacement) in [
                     (#""(cluster_id|member_id|raft_term|ID)":\d+"#, #""$1":N"#), (#""(ClusterID|MemberID|RaftTerm)" : \d+"#, #""$1" : N"#),
-                    (#""ts":("[^"]*"|[0-9.]+)"#, #""ts":T"#), (#"0xc[0-9a-f]+"#, "POINTER"), (#"127\.0\.0\.1:\d+"#, "ADDRESS"),
+                    (#""ts":("[^"]*"|[0-9.]+)"#, #""ts":T"#), (#"0xc[0-9a-f]+"#, "POINTER"), (#"client-[0-9a-f-]{36}"#, "CLIENT"), (#"127\.0\.0\.1:\d+"#, "ADDRESS"),
                     // A column of ids is as wide as the longest of them.
                     (#"(?m)^\| *[0-9a-f]{12,16} \|"#, "| ID |"), (#"(?m)^\| +ID +\|"#, "| ID |"), (#"(?m)^\+-{14,18}\+"#, "+----+"), (#"(?m)^[0-9a-f]{12,16}, "#, "ID, "), (#"(from|to) [0-9a-f]{12,16}"#, "$1 ID"),
                 ] {
