@@ -153,7 +153,7 @@ struct PermissionChecker {
                 candidates = inForce(at: operation.makesRevision ? entries.lowerBound...entries.lowerBound : entries, moments)
             }
             if candidates.contains(where: { isPermitted(operation.call, operation.identity, $0) }) { return nil }
-            return Violation("permission", "\(describe(operation)) was answered at revision \(revision), which \(describe(operation.identity)) was not permitted")
+            return Violation("permission", "\(describe(operation)) was answered at revision \(revision), which \(name(of: operation.identity)) was not permitted")
         }
     }
 
@@ -186,7 +186,7 @@ struct PermissionChecker {
             default: isRight = !isRead
             }
         }
-        return isRight ? nil : Violation("permission", "\(describe(operation)) by \(describe(operation.identity)) was refused (\(text)) without a reason")
+        return isRight ? nil : Violation("permission", "\(describe(operation)) by \(name(of: operation.identity)) was refused (\(text)) without a reason")
     }
 
     /// A watch was created at `revision`, by the answer.
@@ -194,7 +194,7 @@ struct PermissionChecker {
         guard isInUse, let entries = entries(at: revision) else { return nil }
         let read = Operation.Call.range(key: request.key, end: request.end, revision: 0, isSerializable: true)
         if inForce(at: entries, Moment.min...at).contains(where: { isPermitted(read, identity, $0) }) { return nil }
-        return Violation("permission", "a watch of \(showRange(request.key, request.end)) was created at revision \(revision), which \(describe(identity)) was not permitted")
+        return Violation("permission", "a watch of \(showRange(request.key, request.end)) was created at revision \(revision), which \(name(of: identity)) was not permitted")
     }
 
     private func isPermitted(_ call: Operation.Call, _ identity: Identity?, _ accounts: TruthAccounts) -> Bool {
@@ -212,7 +212,7 @@ struct PermissionChecker {
         return needs.allSatisfy { accounts.allows(identity.user, $0.key, $0.end, writing: $0.writing) }
     }
 
-    private func describe(_ identity: Identity?) -> String {
+    private func name(of identity: Identity?) -> String {
         guard let identity else { return "nobody" }
         return switch identity.form {
         case .name: "\(show(identity.user)) by name"
