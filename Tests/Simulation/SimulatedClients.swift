@@ -447,6 +447,8 @@ final class ClientWorld {
         streams[watcher.stream.rawValue] = (watcher, watcher.serial)
         // Now and then somewhere else in history: far back, or in the future.
         if watcher.next == 0 || oneIn(6) { watcher.next = [0, max(1, truth.revision - number(0...60)), truth.revision + number(1...10)][Int(generator.next() % 3)] }
+        // It asks for other keys than before, of which the judges may have forgotten more.
+        if watcher.next > 0 { watcher.next = max(watcher.next, truth.history.floor + 1) }
         let everything = oneIn(2)
         let first = Int(generator.next() % UInt64(dials.keys))
         let key = everything ? self.key(0) : self.key(first)

@@ -102,8 +102,9 @@ struct PermissionChecker {
 
     /// A member's accounts in full.
     func compare(_ found: AuthStore) -> Violation? {
+        // Behind what is remembered there is nothing to compare with.
         guard let version = versions.last(where: { $0.accounts.revision == found.revision && $0.accounts.isEnabled == found.isEnabled })?.accounts else {
-            return versions[0].accounts.revision > found.revision ? nil : Violation("accounts", "a member shows auth revision \(found.revision)\(found.isEnabled ? ", enabled" : ""), which never was")
+            return versions[0].accounts.revision >= found.revision ? nil : Violation("accounts", "a member shows auth revision \(found.revision)\(found.isEnabled ? ", enabled" : ""), which never was")
         }
         guard found.userNames.count == version.users.count, found.roleNames.count == version.roles.count else {
             return Violation("accounts", "at auth revision \(found.revision) a member has users \(found.userNames) and roles \(found.roleNames)")
@@ -177,7 +178,8 @@ struct PermissionChecker {
             isRight = candidates.contains { $0.isEnabled } && !(isRead && operation.identity != nil)
         } else if says(.invalidAuthToken) {
             switch operation.identity?.form {
-            case .token, .invalid: isRight = candidates.contains { $0.isEnabled }
+            // Who asks for a change is looked up by the member asked.
+            case .token, .invalid: isRight = (isRead ? candidates : inForce(at: 0...(.max), Moment.min...operation.end)).contains { $0.isEnabled }
             default: isRight = false
             }
         } else if says(.authOldRevision) {
