@@ -86,6 +86,12 @@ public struct Dials: Sendable {
     public var maxDriftPPM: Int64 = 0
     public var options = ReplicaOptions()
 
+    /// The dials of a seed.
+    public static func draw(_ profile: Profile, seed: UInt64) -> Dials {
+        var generator = SeededGenerator(seed: seed).split("dials")
+        return draw(profile, using: &generator)
+    }
+
     public static func draw(_ profile: Profile, using generator: inout SeededGenerator) -> Dials {
         var dials = Dials(profile: profile)
         var options = ReplicaOptions()

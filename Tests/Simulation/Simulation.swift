@@ -61,8 +61,7 @@ public final class Simulation {
     public init(seed: UInt64, profile: Profile) {
         self.seed = seed
         let root = SeededGenerator(seed: seed)
-        var dialing = root.split("dials")
-        dials = Dials.draw(profile, using: &dialing)
+        dials = Dials.draw(profile, seed: seed)
         network = SimulatedNetwork(dials, root.split("network"))
         nemesis = Nemesis(dials, root.split("nemesis"))
         world = ClientWorld(dials, root.split("clients"))
