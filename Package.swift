@@ -89,7 +89,7 @@ let package = Package(
 
         // MARK: Tests
         // The simulator is a library: `quarterdeck simulate`, the small program `simulate` (no sockets: builds in a minute) and the tests share it.
-        .target(name: "Simulation", dependencies: ["Base", "Raft", "Log", "Store", "Replica", .product(name: "HeapModule", package: "swift-collections"),
+        .target(name: "Simulation", dependencies: ["Auth", "Base", "Raft", "Log", "Store", "Replica", .product(name: "HeapModule", package: "swift-collections"),
                                                .product(name: "ArgumentParser", package: "swift-argument-parser")],
                 path: "Tests/Simulation", swiftSettings: [.define("PLANTED_FAULTS", .when(traits: ["PlantedFaults"]))]),
         .executableTarget(name: "simulate", dependencies: ["Simulation"], path: "Tests/Simulate"),
@@ -98,7 +98,7 @@ let package = Package(
             "Base", "CNcurses", "Client", "Server", "Simulation", .product(name: "ArgumentParser", package: "swift-argument-parser"),
             .product(name: "DequeModule", package: "swift-collections"), .product(name: "Logging", package: "swift-log"),
         ] + nio, path: "Tests/Torture"),
-        tests("SimulationTests", ["Base", "Raft", "Log", "Store", "Replica", "Simulation"]),
+        tests("SimulationTests", ["Auth", "Base", "Raft", "Log", "Store", "Replica", "Simulation"]),
         tests("RaftTests", ["Base", "Raft"]),
         tests("LogTests", ["Base", "Raft", "Log", "PosixDisk"]),
         tests("LMDBBackendTests", ["Base", "Store", "LMDBBackend"]),
