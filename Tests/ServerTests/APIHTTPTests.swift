@@ -148,3 +148,11 @@ extension String {
         return count
     }
 }
+
+@Suite struct HTTPTargetTests {
+    @Test func anEscapeIsTwoDigitsAndNothingElse() {
+        let target = HTTPTarget("/a%2fb%+1%-1%g0%4?x=%41+%")
+        #expect(target.path == "/a/b% 1%-1%g0%4")
+        #expect(target.value("x") == "A %")
+    }
+}

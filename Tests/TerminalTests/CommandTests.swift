@@ -120,6 +120,7 @@ import UI
     @Test(arguments: [
         ("just text", "not a mapping"), ("a: [", "YAML"), ("base: sepia", "base"), ("colours: {}", "colours"), ("slots: [a]", "slots"),
         ("slots:\n  nothing: \"#000000\"", "nothing"), ("slots:\n  text: missing", "missing"), ("gradients:\n  load: [\"#000000\"]", "two colours"),
+        ("palette: &a\n  x: \"#000000\"\nslots: *a", "*a: aliases"), ("slots:\n  text: {a: b}", "slots.text"),
     ])
     func wrongFilesSayWhatIsWrongInOneLine(_ text: String, _ mention: String) throws {
         let failure = try #require(throws: ThemeFailure.self) { try ThemeLibrary.parse(text, name: "x") }

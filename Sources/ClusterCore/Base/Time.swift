@@ -28,6 +28,10 @@ public struct TimeSpan: Hashable, Comparable, Sendable {
         let (product, overflow) = n.multipliedReportingOverflow(by: unit)
         nanoseconds = overflow ? (n < 0 ? .min : .max) : product
     }
+    /// Saturates; what is no number is no time.
+    @inlinable public init(clampingNanoseconds nanoseconds: Double) {
+        self.nanoseconds = nanoseconds.isNaN ? 0 : nanoseconds >= 0x1p63 ? .max : nanoseconds < -0x1p63 ? .min : Int64(nanoseconds)
+    }
     @inlinable public var milliseconds: Int64 { nanoseconds / 1_000_000 }
     @inlinable public var seconds: Double { Double(nanoseconds) / 1e9 }
     @inlinable public static func < (a: TimeSpan, b: TimeSpan) -> Bool { a.nanoseconds < b.nanoseconds }

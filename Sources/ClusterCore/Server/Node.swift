@@ -145,7 +145,7 @@ public final class Node: @unchecked Sendable {
 
         let peers = PeerTransport(identity: identity, loop: loop, links: environment.links, generator: generator.split("links \(own)"), metrics: metrics, logger: logger,
                                   intake: { channel, peer in
-            SnapshotIntake(channel: channel, identity: identity, peer: peer, backendThread: backendThread, logger: logger, makeBackend: {
+            SnapshotIntake(channel: channel, identity: identity, peer: peer, onBackendThread: { backendThread.submit(.run($0)) }, logger: logger, makeBackend: {
                 let number = storeNumber.withLockedValue { (number: inout UInt64) -> UInt64 in
                     number += 1
                     return number

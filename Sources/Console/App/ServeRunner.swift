@@ -77,7 +77,8 @@ enum ServeRunner {
         return false
     }
 
-    private static func configuration(_ options: ServeOptions) -> NodeConfiguration {
+    /// The same, in the node's words.
+    static func configuration(_ options: ServeOptions) -> NodeConfiguration {
         func url(_ url: ServiceURL) -> NodeURL { NodeURL(scheme: url.isTLS ? "https" : "http", host: url.host, port: url.port) }
         var configuration = NodeConfiguration()
         configuration.name = options.name

@@ -40,15 +40,8 @@ public final class ClientListener: Sendable {
                       connections.enter(limit: bounds.maxConnections) else {
                     return channel.eventLoop.makeFailedFuture(ConnectionRefused())
                 }
-                let record = ClientChannel(channel: channel)
-                channel.closeFuture.whenComplete { _ in
-                    connections.leave()
-                    loop.unregister(record)
-                }
-                return channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHandler(ProtocolSniffer(record: record, loop: loop))
-                    loop.register(record)
-                }
+                channel.closeFuture.whenComplete { _ in connections.leave() }
+                return channel.eventLoop.makeCompletedFuture { try loop.adopt(channel) }
             }
         do {
             // Go's listeners take IPv4 for "localhost", and so does everything that is told to connect there.

@@ -601,6 +601,14 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
         }
     }
 
+    /// Serves a new connection, whatever it turns out to speak.
+    func adopt(_ channel: any Channel) throws {
+        let record = ClientChannel(channel: channel)
+        channel.closeFuture.whenComplete { _ in self.unregister(record) }
+        try channel.pipeline.syncOperations.addHandler(ProtocolSniffer(record: record, loop: self))
+        register(record)
+    }
+
     func register(_ channel: ClientChannel) {
         channels[ObjectIdentifier(channel)] = channel
         counters.connections += 1

@@ -264,8 +264,8 @@ struct HTTPTarget {
         var at = 0
         while at < bytes.count {
             if bytes[at] == UInt8(ascii: "%"), at + 2 < bytes.count,
-               let value = UInt8(String(decoding: bytes[at + 1...at + 2], as: UTF8.self), radix: 16) {
-                out.append(value)
+               let value = Hexadecimal.number(bytes[at + 1...at + 2]) {
+                out.append(UInt8(value))
                 at += 3
             } else {
                 out.append(bytes[at] == UInt8(ascii: "+") ? 0x20 : bytes[at])

@@ -11,13 +11,22 @@ struct PeerHTTPAnswer {
     /// No request of ours is near this long.
     static let maxRequestBytes = 8 << 10
     private var request: [UInt8] = []
+    private var isAnswered = false
 
     /// Whether a connection that begins with these bytes speaks HTTP. A frame cannot: it would be longer than any.
     static func isHTTP(_ bytes: ByteBuffer) -> Bool { bytes.readableBytesView.starts(with: "GET ".utf8) }
 
     /// The whole answer once the request is complete; nil while more bytes are needed.
     mutating func take(_ bytes: ByteBuffer, identity: NodeIdentity, members: () -> [Member]) -> [UInt8]? {
+        // What comes behind the request, while the answer is on its way.
+        guard !isAnswered else { return nil }
         request.append(contentsOf: bytes.readableBytesView)
+        let answer = answer(identity: identity, members: members)
+        isAnswered = answer != nil
+        return answer
+    }
+
+    private func answer(identity: NodeIdentity, members: () -> [Member]) -> [UInt8]? {
         guard request.count <= PeerHTTPAnswer.maxRequestBytes else { return PeerHTTPAnswer.response("413 Payload Too Large", "", identity) }
         guard let end = request.firstIndex(of: UInt8(ascii: "\r")), request.suffix(4) == Array("\r\n\r\n".utf8)[...] else { return nil }
         let line = String(decoding: request[..<end], as: UTF8.self).split(separator: " ")
@@ -91,7 +100,7 @@ struct RemoteCluster: Sendable {
 }
 
 /// Asks for `/members` and reads the answer.
-private final class MembersQuestion: ChannelInboundHandler {
+final class MembersQuestion: ChannelInboundHandler {
     typealias InboundIn = HTTPClientResponsePart
     typealias OutboundOut = HTTPClientRequestPart
     /// A hundred members with long URLs stay far below.
@@ -120,7 +129,7 @@ private final class MembersQuestion: ChannelInboundHandler {
             if body.count > MembersQuestion.maxAnswerBytes { fail("the list of members has no end") }
         case .end:
             guard let head, head.status == .ok else { return fail("HTTP status \(head?.status.code ?? 0)") }
-            guard let text = head.headers.first(name: "X-Etcd-Cluster-Id"), let cluster = UInt64(text, radix: 16) else {
+            guard let text = head.headers.first(name: "X-Etcd-Cluster-Id"), let cluster = Hexadecimal.number(text.utf8) else {
                 return fail("no cluster id in the answer")
             }
             do throws(DecodingFault) {

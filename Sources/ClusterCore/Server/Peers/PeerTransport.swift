@@ -81,18 +81,21 @@ final class PeerTransport: @unchecked Sendable {
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelOption(.socketOption(.tcp_nodelay), value: 1)
             .childChannelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture {
-                    if self.isClosed { throw ChannelError.alreadyClosed }
-                    self.inbound[ObjectIdentifier(channel)] = channel
-                    if self.isPaused { _ = channel.setOption(.autoRead, value: false) }
-                    try channel.pipeline.syncOperations.addHandler(PeerReceiver(transport: self))
-                }
+                channel.eventLoop.makeCompletedFuture { try self.adopt(channel) }
             }
             .bind(host: host, port: port)
             .map { channel in
                 self.listeners.append(channel)
                 return channel
             }
+    }
+
+    /// Hears a new connection from a peer.
+    func adopt(_ channel: any Channel) throws {
+        if isClosed { throw ChannelError.alreadyClosed }
+        inbound[ObjectIdentifier(channel)] = channel
+        if isPaused { _ = channel.setOption(.autoRead, value: false) }
+        try channel.pipeline.syncOperations.addHandler(PeerReceiver(transport: self))
     }
 
     /// Connects to whoever is new, anew to whoever moved, and leaves whoever is not named any more.

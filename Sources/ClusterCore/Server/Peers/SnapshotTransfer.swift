@@ -186,20 +186,20 @@ final class SnapshotIntake: @unchecked Sendable {
     private let channel: any Channel
     private let identity: NodeIdentity
     private let peer: MemberID
-    private let backendThread: BackendThread
+    private let onBackendThread: (@escaping @Sendable () -> Void) -> Void
     private let makeBackend: @Sendable () throws -> (backend: any Backend, discard: @Sendable () -> Void)
     private let completed: (Received, _ answer: @escaping (Bool) -> Void) -> Void
     private let logger: Logger
     private var file: (assembly: SnapshotAssembly, discard: @Sendable () -> Void)?
     private var isAbandoned = false
 
-    init(channel: any Channel, identity: NodeIdentity, peer: MemberID, backendThread: BackendThread, logger: Logger,
+    init(channel: any Channel, identity: NodeIdentity, peer: MemberID, onBackendThread: @escaping (@escaping @Sendable () -> Void) -> Void, logger: Logger,
          makeBackend: @escaping @Sendable () throws -> (backend: any Backend, discard: @Sendable () -> Void),
          completed: @escaping (Received, _ answer: @escaping (Bool) -> Void) -> Void) {
         self.channel = channel
         self.identity = identity
         self.peer = peer
-        self.backendThread = backendThread
+        self.onBackendThread = onBackendThread
         self.logger = logger
         self.makeBackend = makeBackend
         self.completed = completed
@@ -208,7 +208,7 @@ final class SnapshotIntake: @unchecked Sendable {
     func take(_ kind: SnapshotPiece.Kind, _ payload: UnsafeRawBufferPointer) {
         let bytes = [UInt8](payload)
         _ = channel.setOption(.autoRead, value: false)
-        backendThread.submit(.run { [self] in
+        onBackendThread { [self] in
             do {
                 if try write(SnapshotPiece(kind: kind, payload: bytes)) { return }
                 channel.eventLoop.execute { [self] in _ = channel.setOption(.autoRead, value: true) }
@@ -218,7 +218,7 @@ final class SnapshotIntake: @unchecked Sendable {
                 file = nil
                 channel.close(promise: nil)
             }
-        })
+        }
     }
 
     /// - Returns: whether that was the last piece.
@@ -247,9 +247,9 @@ final class SnapshotIntake: @unchecked Sendable {
 
     /// The connection is gone: what was received so far is useless.
     func abandon() {
-        backendThread.submit(.run { [self] in
+        onBackendThread { [self] in
             file?.discard()
             file = nil
-        })
+        }
     }
 }
