@@ -93,7 +93,7 @@ final class FaultTestBed: Sendable {
 
     // MARK: Clients
 
-    private func client(_ id: MemberID) async throws -> TestClient {
+    func client(_ id: MemberID) async throws -> TestClient {
         if let known = clients.withLockedValue({ $0[id] }), known.channel.isActive { return known }
         let client = try await TestClient.connect(cluster.nodes.first { $0.id == id }!.clientURL.port, group: group)
         clients.withLockedValue { $0[id] = client }

@@ -43,6 +43,7 @@ struct ClientCall {
         case probe(ReadProbe)
         case authQuery(AuthQuery)
         case login(LoginCall)
+        case lockElection(LockElectionCall)
         /// What is done once the member has said that the caller may.
         case admission(Admission)
     }

@@ -179,10 +179,8 @@ extension GRPCConnection {
              .userGrantRole, .userRevokeRole, .roleAdd, .roleGet, .roleList, .roleDelete, .roleGrantPermission, .roleRevokePermission:
             try handleAuth(method, stream, head, raw)
 
-        case .lock, .unlock:
-            throw .service(ServiceError(.unimplemented, "quarterdeck: the lock service is not supported yet"))
-        case .campaign, .proclaim, .leader, .observe, .resign:
-            throw .service(ServiceError(.unimplemented, "quarterdeck: the election service is not supported yet"))
+        case .lock, .unlock, .campaign, .proclaim, .leader, .observe, .resign:
+            try handleLockElection(method, stream, head, raw)
 
         case .healthCheck:
             let service = try decoded { () throws(DecodingFault) in try decodeHealthService(raw) }
@@ -258,7 +256,7 @@ extension GRPCConnection {
     }
 
     /// `hasleader`, for calls that the member does not hear of.
-    private func requireLeader(_ head: RequestHead) throws(CallFault) {
+    func requireLeader(_ head: RequestHead) throws(CallFault) {
         guard head.requiresLeader else { return }
         loop.refreshStatus(always: true)
         if !loop.hasLeader { throw .service(.noLeader) }
@@ -271,7 +269,7 @@ extension GRPCConnection {
     }
 
     @inline(__always)
-    private func deadline(_ head: RequestHead) -> NIODeadline {
+    func deadline(_ head: RequestHead) -> NIODeadline {
         guard let timeout = head.timeout else { return .distantFuture }
         // Beyond some centuries the sum would overflow.
         return timeout.nanoseconds > 1 << 60 ? .distantFuture : .now() + .nanoseconds(timeout.nanoseconds)
