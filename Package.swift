@@ -66,7 +66,7 @@ let package = Package(
         core("PosixDisk", ["Base", "Log"]),
         core("LMDBBackend", ["Base", "Store", "CLMDB", "CISAL"]),
         core("Wire", ["Base", .product(name: "SwiftProtobuf", package: "swift-protobuf")]),
-        core("GRPC", ["Base", "CNghttp2"]),
+        core("GRPC", ["Base", "CNghttp2", "CISAL"]),
         core("Server", [
             "Base", "Raft", "Log", "Store", "Auth", "BoltFile", "Replica", "Wire", "GRPC", "PosixDisk", "LMDBBackend", "CCrypt",
             .product(name: "Logging", package: "swift-log"), .product(name: "Crypto", package: "swift-crypto"),

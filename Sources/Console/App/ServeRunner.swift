@@ -19,6 +19,7 @@ enum ServeRunner {
         let console = try options.console.map { try SupervisingConsole($0, Self.configuration(options)) }
         let level = Logger.Level(rawValue: options.logLevel == "warn" ? "warning" : options.logLevel) ?? .info
         let logger = Logger(label: "quarterdeck") { _ in JSONLogHandler(level: level) }
+        for warning in options.warnings { logger.warning("\(warning)") }
         let replicaGroup = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         // Two loops for clients: one more than that only adds wake-ups on small machines, and the machine itself is one thread.
         let clientGroup = MultiThreadedEventLoopGroup(numberOfThreads: max(1, min(4, System.coreCount / 2)))
@@ -102,6 +103,7 @@ enum ServeRunner {
         if options.authTokenTTLSeconds > 0 { configuration.options.authTokenTimeToLive = .seconds(Int64(options.authTokenTTLSeconds)) }
         configuration.authToken = options.authToken
         configuration.bcryptCost = options.bcryptCost
+        configuration.autoCompaction = options.autoCompaction
         return configuration
     }
 }

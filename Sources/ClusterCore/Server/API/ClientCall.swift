@@ -26,6 +26,8 @@ struct ClientCall {
         case free
         /// The answer says it all.
         case answered
+        /// The answer, and these fields behind it.
+        case answeredWith([UInt8])
         /// A granted snapshot is read.
         case range(RangeRequest)
         case readTxn(TxnRequest)
@@ -54,6 +56,7 @@ struct ClientCall {
         case observe(ObserveCall)
         case addUser(UserName, Secret)
         case changePassword(UserName, Secret)
+        case downgrade(PBDowngradeRequest)
     }
 }
 

@@ -228,8 +228,11 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
     private func take(_ answer: Answer, _ place: Int) {
         switch answer {
         case .encoded(let bytes):
-            if case .lockElection(let call) = calls[place].work { return answered(bytes, call, place) }
-            return respond(place, bytes)
+            switch calls[place].work {
+            case .lockElection(let call): return answered(bytes, call, place)
+            case .answeredWith(let more): return respond(place, bytes + more)
+            default: return respond(place, bytes)
+            }
         case .failed(let error):
             if case .lockElection(let call) = calls[place].work { return refused(error, call, place) }
             if case .login(let call) = calls[place].work, error == .authOldRevision, call.mayTryAgain() { return ask(place, .read) }
@@ -337,7 +340,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
                     fail(place, error)
                 }
             case .lockElection(let call): look(call, place, grant, caller, header, reader)
-            case .free, .answered, .renewal, .watch, .keepAlive, .healthWatch, .observe, .admission:
+            case .free, .answered, .answeredWith, .renewal, .watch, .keepAlive, .healthWatch, .observe, .admission:
                 preconditionFailure("the member granted a read to \(calls[place].method)")
             }
         }
@@ -454,7 +457,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
         case .probe(let probe):
             close(place)
             return probe.finish(error)
-        case .free, .answered, .range, .readTxn, .hash, .hashKV, .snapshot, .watch, .keepAlive, .healthWatch, .observe, .authQuery, .login, .admission,
+        case .free, .answered, .answeredWith, .range, .readTxn, .hash, .hashKV, .snapshot, .watch, .keepAlive, .healthWatch, .observe, .authQuery, .login, .admission,
              .lockElection: break
         }
         let stream = calls[place].stream
@@ -483,7 +486,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
             if observers.isEmpty { port.setObserving(self, false) }
         case .snapshot(let call): call.end()
         case .lockElection(let call): closeWatch(of: call, place)
-        case .free, .answered, .range, .readTxn, .hash, .hashKV, .renewal, .healthWatch, .probe, .authQuery, .login, .admission: break
+        case .free, .answered, .answeredWith, .range, .readTxn, .hash, .hashKV, .renewal, .healthWatch, .probe, .authQuery, .login, .admission: break
         }
         calls[place].connection?.table.remove(calls[place].stream)
         close(place)

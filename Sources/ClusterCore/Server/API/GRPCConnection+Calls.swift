@@ -173,7 +173,8 @@ extension GRPCConnection {
             try ignored(raw)
             try ask(method, stream, head, .durableRead, .snapshot(SnapshotCall()))
         case .downgrade:
-            throw .service(ServiceError(.unimplemented, "quarterdeck: downgrade is not supported"))
+            // Who may not, hears that first.
+            try ask(method, stream, head, .permission(.root), .admission(.downgrade(try decoded { () throws(DecodingFault) in try PBDowngradeRequest(decoding: raw) })))
 
         case .authStatus, .authenticate, .authEnable, .authDisable, .userAdd, .userGet, .userList, .userDelete, .userChangePassword,
              .userGrantRole, .userRevokeRole, .roleAdd, .roleGet, .roleList, .roleDelete, .roleGrantPermission, .roleRevokePermission:
