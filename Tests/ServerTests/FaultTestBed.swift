@@ -20,8 +20,8 @@ final class FaultTestBed: Sendable {
     private let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     private let directory: String
 
-    static func run(_ count: Int = 3, snapshotCount: UInt64 = 10_000, _ body: (FaultTestBed) async throws -> Void) async throws {
-        let bed = try await FaultTestBed(count, snapshotCount: snapshotCount)
+    static func run(_ count: Int = 3, snapshotCount: UInt64 = 10_000, autoCompaction: AutoCompaction = .off, _ body: (FaultTestBed) async throws -> Void) async throws {
+        let bed = try await FaultTestBed(count, snapshotCount: snapshotCount, autoCompaction: autoCompaction)
         var failure: (any Error)?
         do {
             try await bed.cluster.start()
@@ -34,14 +34,14 @@ final class FaultTestBed: Sendable {
         if let failure { throw failure }
     }
 
-    private init(_ count: Int, snapshotCount: UInt64) async throws {
+    private init(_ count: Int, snapshotCount: UInt64, autoCompaction: AutoCompaction) async throws {
         directory = FileManager.default.temporaryDirectory.appendingPathComponent("quarterdeck-\(UUID().uuidString)").path
         let ports = try await FaultTestBed.freePorts(2 * count, group)
         var options = ReplicaOptions()
         options.snapshotCount = snapshotCount
         options.raft.keptEntries = Int(min(snapshotCount, 5000))
         let log = log
-        cluster = EmbeddedCluster(ports: (0..<count).map { (client: ports[2 * $0], peer: ports[2 * $0 + 1]) }, dataDirectory: directory, options: options,
+        cluster = EmbeddedCluster(ports: (0..<count).map { (client: ports[2 * $0], peer: ports[2 * $0 + 1]) }, dataDirectory: directory, options: options, autoCompaction: autoCompaction,
                                   logger: Logger(label: "test") { _ in log })
         ids = cluster.nodes.map(\.id)
         cluster.observe { [notes] event in notes.withLockedValue { $0.append(event) } }
