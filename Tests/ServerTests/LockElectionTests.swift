@@ -4,7 +4,7 @@ import GRPC
 import NIOCore
 import NIOPosix
 import Replica
-import Store
+@testable import Store
 import Testing
 import Wire
 @testable import Server
@@ -18,14 +18,14 @@ import Wire
         func grant(_ lease: Int64, seconds: Int64 = 600) async { _ = await client.call(.leaseGrant, numberRequest(seconds, lease)) }
         func revoke(_ lease: Int64) async { _ = await client.call(.leaseRevoke, numberRequest(lease)) }
 
-        func start(_ method: MethodID, _ request: some ProtobufMessage, timeout: TimeSpan? = nil, token: [UInt8] = []) -> TestClient.Call {
+        func start(_ method: MethodID, _ request: some ProtobufMessage, timeout: TimeSpan? = nil, token: String = "") -> TestClient.Call {
             let call = client.start(method, metadata: token.isEmpty ? [] : [MetadataField("token", token)], timeout: timeout)
             call.send(request.encoded())
             call.halfClose()
             return call
         }
 
-        func lock(_ name: String, _ lease: Int64, timeout: TimeSpan? = nil, token: [UInt8] = []) -> TestClient.Call {
+        func lock(_ name: String, _ lease: Int64, timeout: TimeSpan? = nil, token: String = "") -> TestClient.Call {
             var request = PBLockRequest()
             request.name = Data(name.utf8)
             request.lease = lease
@@ -334,9 +334,9 @@ import Wire
             _ = await client.call(.userGrantRole, names("alice", "mine"))
             for lease in Int64(1)...2 { await caller.grant(lease) }
             #expect((await client.call(.authEnable)).status.code == .ok)
-            func token(_ user: String, _ password: String) async throws -> [UInt8] {
+            func token(_ user: String, _ password: String) async throws -> String {
                 let answer = await client.call(.authenticate, names(user, password))
-                return Array(Fields(try #require(answer.messages.first)).text(2).utf8)
+                return Fields(try #require(answer.messages.first)).text(2)
             }
             let alice = try await token("alice", "a")
             let refused = await caller.lock("L", 1, token: alice).end()
