@@ -44,6 +44,9 @@ extension Integration {
             Command("lease list"), Command("lease timetolive 1"), Command("lease timetolive 1 -w json"), Command("lease revoke 77"), Command("lease keep-alive --once 77"),
             Command("lease grant 0 -w json"), Command("lease grant -10 -w json"), Command("lease grant x"), Command("lease grant 9000000001"),
             Command("alarm list"), Command("alarm list -w json"), Command("alarm disarm"), Command("member list"), Command("member list -w json"), Command("member list -w table"),
+            Command("downgrade validate 3.4"), Command("downgrade validate 3.4.0"), Command("downgrade validate 3.5.0"), Command("downgrade validate 3.3"), Command("downgrade validate x.y"),
+            Command("downgrade validate"), Command("downgrade cancel"), Command("downgrade enable 3.4.0"), Command("downgrade enable 3.4.0"), Command("downgrade validate 3.4.0"),
+            Command("downgrade enable 3.6.0"), Command("downgrade cancel"), Command("downgrade cancel"), Command("downgrade frob"),
             Command("move-leader 1234"), Command("auth status -w json"), Command("put after all -w json"), Command("frob"), Command("get foo --bogus"),
         ]
 

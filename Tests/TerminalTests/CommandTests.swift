@@ -82,6 +82,18 @@ import UI
         #expect(missing.description.contains(path))
     }
 
+    @Test func discoveryStandsForTheInitialCluster() throws {
+        let options = try options(["--name", "a", "--discovery-token", "T", "--discovery-endpoints", "h:1,http://h:2", "--discovery-user", "u:p"])
+        #expect(options.discovery?.token == "T" && options.discovery?.connection.endpoints == ["h:1", "http://h:2"])
+        #expect(options.discovery?.connection.user == "u" && options.discovery?.connection.password == "p")
+        #expect(options.initialClusterToken == "T" && options.initialCluster.map(\.name) == ["a"])
+        for (arguments, mention) in [(["--discovery-token", "T"], "both --discovery-token and --discovery-endpoints"), (["--discovery-token", "T", "--discovery-endpoints", "h:1,"], "empty endpoints"),
+                                     (["--discovery-token", "T", "--discovery-endpoints", "h:1", "--initial-cluster", "default=http://localhost:2380"], "multiple discovery or bootstrap flags")] {
+            let failure = try #require(throws: CommandFailure.self) { try self.options(arguments) }
+            #expect(failure.description.contains(mention))
+        }
+    }
+
     @Test func retentionIsReadAsEtcdReadsIt() throws {
         #expect(try options([]).autoCompaction == .off)
         for (mode, retention, expected) in [("periodic", "1h", AutoCompaction.periodic(.seconds(3_600))), ("periodic", "5m", .periodic(.seconds(300))),

@@ -68,6 +68,8 @@ struct ServeOptions: Hashable, Sendable {
     var authTokenTTLSeconds = 300
     var bcryptCost = 10
     var autoCompaction = AutoCompaction.off
+    /// `initialCluster` is this member alone then, and the token is the discovery's.
+    var discovery: DiscoveryOptions?
     /// What a person should know of how the options were found; to be logged.
     var warnings: [String] = []
     /// debug, info, warn, error.
@@ -110,6 +112,7 @@ struct ServeCommand: ParsableCommand {
     @Option(name: .customLong("bcrypt-cost"), help: "Cost of hashing a password, 4 to 31. (default: 10)") var bcryptCost: String?
     @Option(name: .customLong("auto-compaction-mode"), help: "periodic or revision. (default: periodic)") var autoCompactionMode: String?
     @Option(name: .customLong("auto-compaction-retention"), help: "History to keep: a time such as 1h or 5m, or plain hours; in the mode revision a number of revisions; 0 for all. (default: 0)") var autoCompactionRetention: String?
+    @OptionGroup(title: "Discovery") var discovery: ServeDiscoveryFlags
     @Option(name: .customLong("config-file"), help: "Take all options from this file.") var configFile: String?
     @Option(name: .customLong("log-level"), help: "debug, info, warn or error. (default: info)") var logLevel: String?
 
@@ -202,6 +205,10 @@ struct ServeCommand: ParsableCommand {
         if !isFile, value(listenClientURLs, "listen-client-urls") != nil, value(advertiseClientURLs, "advertise-client-urls") == nil {
             throw wrong("--advertise-client-urls is required when --listen-client-urls is set explicitly")
         }
+        let discovery = try discovery.options(environment: environment)
+        if discovery != nil, value(initialCluster, "initial-cluster") != nil {
+            throw wrong("multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \"discovery\", \"discovery-endpoints\" or \"discovery-srv\"")
+        }
         let advertisePeer = try urls(initialAdvertisePeerURLs, "initial-advertise-peer-urls", "http://localhost:2380")
         var members: [InitialMember] = []
         if let text = value(initialCluster, "initial-cluster") {
@@ -247,7 +254,7 @@ struct ServeCommand: ParsableCommand {
             advertiseClientURLs: try urls(advertiseClientURLs, "advertise-client-urls", "http://localhost:2379"),
             listenPeerURLs: try urls(listenPeerURLs, "listen-peer-urls", "http://localhost:2380"),
             initialAdvertisePeerURLs: advertisePeer, initialCluster: members,
-            initialClusterToken: value(initialClusterToken, "initial-cluster-token") ?? "etcd-cluster", initialClusterState: state,
+            initialClusterToken: discovery?.token ?? value(initialClusterToken, "initial-cluster-token") ?? "etcd-cluster", initialClusterState: state,
             heartbeatIntervalMilliseconds: heartbeat, electionTimeoutMilliseconds: election,
             snapshotCount: try number(snapshotCount, "snapshot-count", 10_000, 1...Int.max),
             snapshotCatchUpEntries: try number(snapshotCatchUpEntries, "experimental-snapshot-catchup-entries", 5_000, 1...Int.max),
@@ -260,6 +267,6 @@ struct ServeCommand: ParsableCommand {
             authToken: authToken ?? environment["ETCD_AUTH_TOKEN"] ?? "simple",
             authTokenTTLSeconds: try number(authTokenTTL, "auth-token-ttl", 300, 0...1_000_000_000),
             // Beyond its range etcd takes the default, and so does the node.
-            bcryptCost: try number(bcryptCost, "bcrypt-cost", 10, 0...1_000), autoCompaction: compaction, logLevel: level, console: supervised)
+            bcryptCost: try number(bcryptCost, "bcrypt-cost", 10, 0...1_000), autoCompaction: compaction, discovery: discovery, logLevel: level, console: supervised)
     }
 }

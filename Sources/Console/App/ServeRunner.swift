@@ -32,6 +32,11 @@ enum ServeRunner {
             var environment = NodeEnvironment(clientGroup: clientGroup, replicaGroup: replicaGroup, logger: logger)
             console?.faults.govern(&environment)
             do throws(NodeError) {
+                var configuration = configuration
+                // With data a member knows its cluster.
+                if let discovery = options.discovery, !MemberFiles.hasLog(in: options.dataDirectory, disk: environment.disk) {
+                    configuration.initialCluster = try await found(by: discovery, configuration, logger)
+                }
                 let node = try await Node.start(configuration, in: environment)
                 outcome.withLockedValue { $0 = .success(node) }
             } catch {
@@ -64,6 +69,16 @@ enum ServeRunner {
         if let error = failure.withLockedValue({ $0 }) { throw CommandFailure(description: error.description) }
         logger.info("stopped")
         return 0
+    }
+
+    private static func found(by discovery: DiscoveryOptions, _ configuration: NodeConfiguration, _ logger: Logger) async throws(NodeError) -> [(name: String, url: NodeURL)] {
+        let urls = configuration.initialAdvertisePeerURLs.map(\.description)
+        let own = urls.map { "\(configuration.name)=\($0)" }.joined(separator: ",")
+        do {
+            let text = try await Discovery.join(discovery, member: Identifiers.member(peerURLs: urls, token: discovery.token), own: own, logger: logger)
+            logger.info("discovery joined cluster successfully", metadata: ["cluster": "\(text)"])
+            return try NodeConfiguration.parseInitialCluster(text)
+        } catch let error as NodeError { throw error } catch { throw .configuration("\(error)") }
     }
 
     /// True when a signal to end, or the order to stop, came first.
