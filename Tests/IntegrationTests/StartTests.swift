@@ -36,7 +36,7 @@ extension Integration.StartTests {
             let late = try node("late", ports[6], ports[7], flags, in: scratch)
             #expect(try await late.exit() != 0 && late.errors.contains("discovery: cluster is full"))
             // With data it does not ask again.
-            _ = try await registry.client.delete(.prefix(Key("/_etcd/registry/")))
+            _ = try await registry.client.delete(DeleteCommand(.prefix(Key("/_etcd/registry/"))))
             try await processes[2].killNow()
             processes[2] = try node("n2", ports[4], ports[5], flags, in: scratch)
             let back = try EtcdClient(endpoints: ["127.0.0.1:\(ports[4])"])
