@@ -115,7 +115,7 @@ let package = Package(
         // Decoders of bytes from outside. The corpus is read from the source folder.
         tests("FuzzTests", ["UI", "Base", "Raft", "Log", "Store", "Replica", "GRPC"], exclude: ["README.md", "Corpus"]),
         // Real processes: the program itself beside the test bundle, etcd and etcdctl.
-        tests("IntegrationTests", ["quarterdeck", "torture", "Base", "Client", "Server", "Simulation", "UI"] + nio),
+        tests("IntegrationTests", ["quarterdeck", "torture", "Base", "Wire", "Client", "Server", "Simulation", "UI"] + nio),
     ],
     swiftLanguageModes: [.v6]
 )
