@@ -20,8 +20,9 @@ final class FaultTestBed: Sendable {
     private let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     private let directory: String
 
-    static func run(_ count: Int = 3, snapshotCount: UInt64 = 10_000, autoCompaction: AutoCompaction = .off, _ body: (FaultTestBed) async throws -> Void) async throws {
-        let bed = try await FaultTestBed(count, snapshotCount: snapshotCount, autoCompaction: autoCompaction)
+    static func run(_ count: Int = 3, snapshotCount: UInt64 = 10_000, autoCompaction: AutoCompaction = .off,
+                    options change: (inout ReplicaOptions) -> Void = { _ in }, _ body: (FaultTestBed) async throws -> Void) async throws {
+        let bed = try await FaultTestBed(count, snapshotCount: snapshotCount, autoCompaction: autoCompaction, change)
         var failure: (any Error)?
         do {
             try await bed.cluster.start()
@@ -34,12 +35,13 @@ final class FaultTestBed: Sendable {
         if let failure { throw failure }
     }
 
-    private init(_ count: Int, snapshotCount: UInt64, autoCompaction: AutoCompaction) async throws {
+    private init(_ count: Int, snapshotCount: UInt64, autoCompaction: AutoCompaction, _ change: (inout ReplicaOptions) -> Void) async throws {
         directory = FileManager.default.temporaryDirectory.appendingPathComponent("quarterdeck-\(UUID().uuidString)").path
         let ports = try await FaultTestBed.freePorts(2 * count, group)
         var options = ReplicaOptions()
         options.snapshotCount = snapshotCount
         options.raft.keptEntries = Int(min(snapshotCount, 5000))
+        change(&options)
         let log = log
         cluster = EmbeddedCluster(ports: (0..<count).map { (client: ports[2 * $0], peer: ports[2 * $0 + 1]) }, dataDirectory: directory, options: options, autoCompaction: autoCompaction,
                                   logger: Logger(label: "test") { _ in log })
