@@ -161,7 +161,7 @@ struct ServeCommand: ParsableCommand {
     /// The variables of all options, as the help names them.
     private static let variables: Set<String> = {
         var names: Set<String> = ["ETCD_UNSUPPORTED_ARCH"]
-        for word in ServeCommand.helpMessage(columns: 500).split(whereSeparator: { $0 == " " || $0 == "\n" || $0 == "," }) where word.hasPrefix("--") {
+        for word in ServeCommand.helpMessage(includeHidden: true, columns: 500).split(whereSeparator: { $0 == " " || $0 == "\n" || $0 == "," }) where word.hasPrefix("--") {
             names.insert(ServeConfigFile.variable(String(word.dropFirst(2))))
         }
         return names
