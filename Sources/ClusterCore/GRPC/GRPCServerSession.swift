@@ -450,12 +450,12 @@ public final class GRPCServerSession: HTTP2Session {
             // Bounded like a plain message, whatever was made small.
             let plain = try Gzip.decompress(message, limit: maxReceiveMessageBytes)
             plain.withUnsafeBytes { hand(state, $0) }
-        } catch .tooLarge {
-            fail(state, .resourceExhausted, "grpc: received message after decompression larger than max (\(maxReceiveMessageBytes + 1) vs. \(maxReceiveMessageBytes))")
-        } catch .damaged(let what) {
-            fail(state, .internal, "grpc: failed to decompress the received message: \(what)")
         } catch {
-            preconditionFailure("\(error)")
+            switch error {
+            case .tooLarge:
+                fail(state, .resourceExhausted, "grpc: received message after decompression larger than max (\(maxReceiveMessageBytes + 1) vs. \(maxReceiveMessageBytes))")
+            case .damaged(let what): fail(state, .internal, "grpc: failed to decompress the received message: \(what)")
+            }
         }
     }
 

@@ -201,7 +201,7 @@ public final class Node: @unchecked Sendable {
                         logger: logger)
         failed.withLockedValue { $0 = { [weak node] reason in node?.fail(reason) } }
         removed.withLockedValue { $0 = { [weak node] in node?.leave() } }
-        try await loop.submit {
+        try await loop.submit { [logger] in
             peers.setPeers(addresses(of: driver.peers, logger))
             driver.start()
             node.autoCompaction = AutoCompactionTimer(configuration.autoCompaction, driver: driver, clock: clock, logger: logger)
