@@ -111,7 +111,7 @@ let package = Package(
         tests("ServerTests", ["Base", "Raft", "Store", "Auth", "Replica", "GRPC", "Wire", "Server", .product(name: "Logging", package: "swift-log"),
                               .product(name: "Crypto", package: "swift-crypto"), .product(name: "CryptoExtras", package: "swift-crypto")] + nio),
         tests("UITests", ["UI"], exclude: ["Goldens"]), // read from the source folder
-        tests("TerminalTests", ["quarterdeck", "UI", "CNcurses", "Server"]),
+        tests("TerminalTests", ["quarterdeck", "Base", "UI", "CNcurses", "Server"]),
         // Decoders of bytes from outside. The corpus is read from the source folder.
         tests("FuzzTests", ["UI", "Base", "Raft", "Log", "Store", "Replica", "GRPC"], exclude: ["README.md", "Corpus"]),
         // Real processes: the program itself beside the test bundle, etcd and etcdctl.

@@ -1,5 +1,7 @@
 import ArgumentParser
+import Base
 import Foundation
+import Server
 import Testing
 import UI
 @testable import quarterdeck
