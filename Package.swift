@@ -80,9 +80,10 @@ let package = Package(
 
         // MARK: Console
         .target(name: "CNcurses", path: "Sources/Console/CNcurses", linkerSettings: [.linkedLibrary("ncursesw"), .linkedLibrary("tinfo")]),
+        .target(name: "CResolver", path: "Sources/Console/CResolver", linkerSettings: [.linkedLibrary("resolv")]),
         .target(name: "UI", path: "Sources/Console/UI", exclude: ["DESIGN.md"]),
         .executableTarget(name: "quarterdeck", dependencies: [
-            "UI", "CNcurses", "Client", "Server", "Simulation",
+            "UI", "CNcurses", "CResolver", "Client", "Server", "Simulation",
             .product(name: "ArgumentParser", package: "swift-argument-parser"), .product(name: "Yams", package: "Yams"),
             .product(name: "Histogram", package: "hdrhistogram-swift"), .product(name: "Logging", package: "swift-log"),
         ] + nio, path: "Sources/Console/App"),

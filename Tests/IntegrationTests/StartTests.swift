@@ -47,6 +47,28 @@ extension Integration.StartTests {
         }
     }
 
+    @Test func firstMembersFindEachOtherInTheDNS() async throws {
+        let scratch = try Scratch()
+        let ports = try Ports.free(6)
+        let server = try NameServer(["_etcd-server._tcp.example.test": [ports[1], ports[3]].map { (host: "localhost", port: $0) }])
+        let flags = ["--discovery-srv", "example.test", "--discovery-srv-resolver", "127.0.0.1:\(server.port)"]
+        let stranger = try node("stranger", ports[4], ports[5], flags, in: scratch)
+        #expect(try await stranger.exit() != 0 && stranger.errors.contains("cannot find local etcd member \"stranger\" in SRV records"), "\(stranger.errors)")
+        var processes = try (0..<2).map { try node("n\($0)", ports[2 * $0], ports[2 * $0 + 1], flags, in: scratch) }
+        let client = try EtcdClient(endpoints: ["127.0.0.1:\(ports[2])"])
+        try await eventually("a cluster of two\n\(processes.map(\.errors))") {
+            (try? await client.members(options: CallOptions(timeout: .seconds(1))).members.filter { !$0.name.isEmpty }.count) == 2
+        }
+        #expect(Set(try await client.members().members.flatMap(\.peerURLs)) == [ports[1], ports[3]].reduce(into: []) { $0.insert("http://localhost:\($1)") })
+        // It starts again, also without the DNS.
+        try await processes[1].killNow()
+        processes[1] = try node("n1", ports[2], ports[3], flags, in: scratch)
+        _ = try await client.put(Array("x".utf8), Array("y".utf8), options: CallOptions(timeout: .seconds(30)))
+        await client.close()
+        for process in processes { try await process.killNow() }
+        server.stop()
+    }
+
     @Test func aFileIsAllThatANodeNeeds() async throws {
         let scratch = try Scratch()
         let ports = try Ports.free(2)
@@ -77,5 +99,72 @@ extension Integration.StartTests {
         }
         await client.close()
         try await process.killNow()
+    }
+}
+
+/// Answers questions for SRV records over UDP on a thread of its own.
+private final class NameServer: @unchecked Sendable {
+    // @unchecked: nothing changes but the socket's end.
+    private let socket: Int32
+    let port: Int
+    private let records: [String: [(host: String, port: Int)]]
+
+    init(_ records: [String: [(host: String, port: Int)]]) throws {
+        self.records = records
+        #if canImport(Darwin)
+        socket = Foundation.socket(AF_INET, SOCK_DGRAM, 0)
+        #else
+        socket = Foundation.socket(AF_INET, Int32(SOCK_DGRAM.rawValue), 0)
+        #endif
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+        let descriptor = socket
+        let bound = withUnsafeMutablePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(descriptor, $0, length) == 0 && getsockname(descriptor, $0, &length) == 0 }
+        }
+        guard bound else { throw Late(description: "no port for a name server") }
+        port = Int(UInt16(bigEndian: address.sin_port))
+        Thread.detachNewThread { self.serve() }
+    }
+
+    func stop() { shutdown(socket, Int32(SHUT_RDWR)) }
+
+    private func serve() {
+        var question = [UInt8](repeating: 0, count: 512)
+        while true {
+            var from = sockaddr_storage()
+            var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+            let count = withUnsafeMutablePointer(to: &from) { pointer in
+                pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { recvfrom(socket, &question, question.count, 0, $0, &length) }
+            }
+            guard count > 12 else {
+                close(socket)
+                return
+            }
+            let answer = answer(to: Array(question.prefix(count)))
+            _ = withUnsafePointer(to: &from) { pointer in
+                pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { sendto(socket, answer, answer.count, 0, $0, length) }
+            }
+        }
+    }
+
+    /// The question repeated, and the records; without any the name does not exist.
+    private func answer(to question: [UInt8]) -> [UInt8] {
+        var labels: [String] = []
+        var at = 12
+        while at < question.count, question[at] != 0 {
+            labels.append(String(decoding: question[(at + 1)...(at + Int(question[at]))], as: UTF8.self))
+            at += Int(question[at]) + 1
+        }
+        let found = records[labels.joined(separator: ".")] ?? []
+        func short(_ number: Int) -> [UInt8] { [UInt8(number >> 8), UInt8(number & 255)] }
+        var answer = Array(question[0..<2]) + short(found.isEmpty ? 0x8183 : 0x8180) + short(1) + short(found.count) + short(0) + short(0) + question[12...(at + 4)]
+        for record in found {
+            let host = record.host.split(separator: ".").flatMap { [UInt8($0.utf8.count)] + Array($0.utf8) } + [0]
+            answer += [0xc0, 12] + short(33) + short(1) + [0, 0, 0, 1] + short(6 + host.count) + short(0) + short(0) + short(record.port) + host
+        }
+        return answer
     }
 }

@@ -96,6 +96,23 @@ import UI
         }
     }
 
+    @Test func recordsOfTheDNSBecomeMembers() throws {
+        let addresses = ["a.test": Set(["10.0.0.1"]), "b.test": ["10.0.0.2"], "mine.test": ["10.0.0.3", "fd00::3"], "10.0.0.3": ["10.0.0.3"]]
+        func members(_ records: [(String, Int)], _ scheme: String) -> ([String], String?) {
+            let found = RecordDiscovery.members(of: records.map { .init(host: $0.0, port: $0.1) }, scheme: scheme, service: "etcd-server", name: "me",
+                                                own: [NodeURL(host: "10.0.0.3", port: 2380)], addresses: { addresses[$0] ?? [] })
+            return (found.members.map { "\($0.name)=\($0.url)" }, found.problem)
+        }
+        let all = [("a.test", 2380), ("mine.test", 2380), ("b.test", 2380), ("mine.test", 9999)]
+        #expect(members(all, "http") == (["0=http://a.test:2380", "me=http://mine.test:2380", "1=http://b.test:2380", "2=http://mine.test:9999"], nil))
+        let wrong = members(all + [("nowhere.test", 1)], "https")
+        #expect(wrong.0 == ["0=https://a.test:2380", "1=https://b.test:2380", "2=https://mine.test:9999"] && wrong.1?.contains("no address") == true)
+        #expect(members([("mine.test", 2380)], "https").1?.contains("scheme mismatch with expected peer http://10.0.0.3:2380") == true)
+        #expect(try options(["--discovery-srv", "d", "--discovery-srv-name", "x", "--discovery-srv-resolver", "127.0.0.1:53"]).records
+            == RecordDiscovery(domain: "d", serviceName: "x", server: .init(host: "127.0.0.1", port: 53)))
+        #expect(throws: CommandFailure.self) { try options(["--discovery-srv", "d", "--initial-cluster", "default=http://localhost:2380"]) }
+    }
+
     @Test func retentionIsReadAsEtcdReadsIt() throws {
         #expect(try options([]).autoCompaction == .off)
         for (mode, retention, expected) in [("periodic", "1h", AutoCompaction.periodic(.seconds(3_600))), ("periodic", "5m", .periodic(.seconds(300))),

@@ -19,7 +19,27 @@ struct ServeDiscoveryFlags: ParsableArguments {
     @Option(name: .customLong("discovery-password"), help: "Password there; --discovery-user then holds the name only.") var password: String?
     @Option(name: .customLong("discovery-cacert"), help: ArgumentHelp("Verify it with this CA bundle.", valueName: "file")) var cacert: String?
     @Option(name: .customLong("discovery-cert"), help: ArgumentHelp("Identify there with this certificate.", valueName: "file")) var cert: String?
+    @Option(name: .customLong("discovery-srv"), help: ArgumentHelp("Find the first members in the DNS.", valueName: "domain")) var domain: String?
+    @Option(name: .customLong("discovery-srv-name"), help: ArgumentHelp("A part of the service's name there.", valueName: "name")) var serviceName: String?
+    @Option(name: .customLong("discovery-srv-resolver"), help: ArgumentHelp("Ask this name server instead of the system's.", valueName: "address:port")) var resolver: String?
     @Option(name: .customLong("discovery-key"), help: ArgumentHelp("The key of --discovery-cert.", valueName: "file")) var key: String?
+
+    /// nil: the DNS is not asked.
+    func records(environment: [String: String]) throws(CommandFailure) -> RecordDiscovery? {
+        func value(_ option: String?, _ flag: String) -> String? {
+            option ?? environment[ServeConfigFile.variable(flag)].flatMap { $0.isEmpty ? nil : $0 }
+        }
+        guard let domain = value(domain, "discovery-srv") else { return nil }
+        var discovery = RecordDiscovery(domain: domain, serviceName: value(serviceName, "discovery-srv-name") ?? "")
+        if let resolver = value(resolver, "discovery-srv-resolver") {
+            let parts = resolver.split(separator: ":")
+            guard parts.count == 2, let port = Int(parts[1]), (1...65_535).contains(port) else {
+                throw CommandFailure(description: "--discovery-srv-resolver \(resolver): expected an IPv4 address and a port, as in 127.0.0.1:53", status: 64)
+            }
+            discovery.server = RecordDiscovery.Record(host: String(parts[0]), port: port)
+        }
+        return discovery
+    }
 
     /// nil: there is none.
     func options(environment: [String: String]) throws(CommandFailure) -> DiscoveryOptions? {

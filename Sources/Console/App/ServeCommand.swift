@@ -70,6 +70,7 @@ struct ServeOptions: Hashable, Sendable {
     var autoCompaction = AutoCompaction.off
     /// `initialCluster` is this member alone then, and the token is the discovery's.
     var discovery: DiscoveryOptions?
+    var records: RecordDiscovery?
     /// What a person should know of how the options were found; to be logged.
     var warnings: [String] = []
     /// debug, info, warn, error.
@@ -205,8 +206,9 @@ struct ServeCommand: ParsableCommand {
         if !isFile, value(listenClientURLs, "listen-client-urls") != nil, value(advertiseClientURLs, "advertise-client-urls") == nil {
             throw wrong("--advertise-client-urls is required when --listen-client-urls is set explicitly")
         }
+        let records = try discovery.records(environment: environment)
         let discovery = try discovery.options(environment: environment)
-        if discovery != nil, value(initialCluster, "initial-cluster") != nil {
+        if [discovery != nil, records != nil, value(initialCluster, "initial-cluster") != nil].filter({ $0 }).count > 1 {
             throw wrong("multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \"discovery\", \"discovery-endpoints\" or \"discovery-srv\"")
         }
         let advertisePeer = try urls(initialAdvertisePeerURLs, "initial-advertise-peer-urls", "http://localhost:2380")
@@ -267,6 +269,6 @@ struct ServeCommand: ParsableCommand {
             authToken: authToken ?? environment["ETCD_AUTH_TOKEN"] ?? "simple",
             authTokenTTLSeconds: try number(authTokenTTL, "auth-token-ttl", 300, 0...1_000_000_000),
             // Beyond its range etcd takes the default, and so does the node.
-            bcryptCost: try number(bcryptCost, "bcrypt-cost", 10, 0...1_000), autoCompaction: compaction, discovery: discovery, logLevel: level, console: supervised)
+            bcryptCost: try number(bcryptCost, "bcrypt-cost", 10, 0...1_000), autoCompaction: compaction, discovery: discovery, records: records, logLevel: level, console: supervised)
     }
 }

@@ -34,8 +34,18 @@ enum ServeRunner {
             do throws(NodeError) {
                 var configuration = configuration
                 // With data a member knows its cluster.
-                if let discovery = options.discovery, !MemberFiles.hasLog(in: options.dataDirectory, disk: environment.disk) {
-                    configuration.initialCluster = try await found(by: discovery, configuration, logger)
+                let isNew = !MemberFiles.hasLog(in: options.dataDirectory, disk: environment.disk)
+                if let discovery = options.discovery, isNew { configuration.initialCluster = try await found(by: discovery, configuration, logger) }
+                if let records = options.records {
+                    do throws(CommandFailure) {
+                        configuration.initialCluster = try records.members(name: configuration.name, own: configuration.initialAdvertisePeerURLs)
+                        // All members know this one by its record's name, so it does too.
+                        configuration.initialAdvertisePeerURLs = configuration.initialCluster.filter { $0.name == configuration.name }.map(\.url)
+                        logger.info("got bootstrap from DNS", metadata: ["cluster": "\(configuration.initialCluster.map { "\($0.name)=\($0.url)" }.joined(separator: ","))"])
+                    } catch {
+                        guard !isNew else { throw .configuration(error.description) }
+                        logger.warning("the DNS is not asked again", metadata: ["reason": "\(error.description)"])
+                    }
                 }
                 let node = try await Node.start(configuration, in: environment)
                 outcome.withLockedValue { $0 = .success(node) }
