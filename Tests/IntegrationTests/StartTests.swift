@@ -160,10 +160,20 @@ private final class NameServer: @unchecked Sendable {
         }
         let found = records[labels.joined(separator: ".")] ?? []
         func short(_ number: Int) -> [UInt8] { [UInt8(number >> 8), UInt8(number & 255)] }
-        var answer = Array(question[0..<2]) + short(found.isEmpty ? 0x8183 : 0x8180) + short(1) + short(found.count) + short(0) + short(0) + question[12...(at + 4)]
+        var answer = Array(question[0..<2])
+        for number in [found.isEmpty ? 0x8183 : 0x8180, 1, found.count, 0, 0] { answer += short(number) }
+        answer += question[12...(at + 4)]
         for record in found {
-            let host = record.host.split(separator: ".").flatMap { [UInt8($0.utf8.count)] + Array($0.utf8) } + [0]
-            answer += [0xc0, 12] + short(33) + short(1) + [0, 0, 0, 1] + short(6 + host.count) + short(0) + short(0) + short(record.port) + host
+            var host: [UInt8] = []
+            for label in record.host.split(separator: ".") {
+                host.append(UInt8(label.utf8.count))
+                host.append(contentsOf: label.utf8)
+            }
+            host.append(0)
+            // The question's name, SRV, IN, a second; priority, weight, port.
+            answer += [0xc0, 12]
+            for number in [33, 1, 0, 1, 6 + host.count, 0, 0, record.port] { answer += short(number) }
+            answer += host
         }
         return answer
     }
