@@ -66,7 +66,7 @@ let package = Package(
         core("PosixDisk", ["Base", "Log"]),
         core("LMDBBackend", ["Base", "Store", "CLMDB", "CISAL"]),
         core("Wire", ["Base", .product(name: "SwiftProtobuf", package: "swift-protobuf")]),
-        core("GRPC", ["Base", "CNghttp2"]),
+        core("GRPC", ["Base", "CNghttp2", "CISAL"]),
         core("Server", [
             "Base", "Raft", "Log", "Store", "Auth", "BoltFile", "Replica", "Wire", "GRPC", "PosixDisk", "LMDBBackend", "CCrypt",
             .product(name: "Logging", package: "swift-log"), .product(name: "Crypto", package: "swift-crypto"),
@@ -80,9 +80,10 @@ let package = Package(
 
         // MARK: Console
         .target(name: "CNcurses", path: "Sources/Console/CNcurses", linkerSettings: [.linkedLibrary("ncursesw"), .linkedLibrary("tinfo")]),
+        .target(name: "CResolver", path: "Sources/Console/CResolver", linkerSettings: [.linkedLibrary("resolv")]),
         .target(name: "UI", path: "Sources/Console/UI", exclude: ["DESIGN.md"]),
         .executableTarget(name: "quarterdeck", dependencies: [
-            "UI", "CNcurses", "Client", "Server", "Simulation",
+            "UI", "CNcurses", "CResolver", "Client", "Server", "Simulation",
             .product(name: "ArgumentParser", package: "swift-argument-parser"), .product(name: "Yams", package: "Yams"),
             .product(name: "Histogram", package: "hdrhistogram-swift"), .product(name: "Logging", package: "swift-log"),
         ] + nio, path: "Sources/Console/App"),
@@ -111,14 +112,14 @@ let package = Package(
         tests("ServerTests", ["Base", "Raft", "Store", "Auth", "Replica", "GRPC", "Wire", "Server", .product(name: "Logging", package: "swift-log"),
                               .product(name: "Crypto", package: "swift-crypto"), .product(name: "CryptoExtras", package: "swift-crypto")] + nio),
         tests("UITests", ["UI"], exclude: ["Goldens"]), // read from the source folder
-        tests("TerminalTests", ["quarterdeck", "UI", "CNcurses", "Server"]),
+        tests("TerminalTests", ["quarterdeck", "Base", "UI", "CNcurses", "Server"]),
         // Decoders of bytes from outside. The corpus is read from the source folder.
         tests("FuzzTests", ["quarterdeck", "UI", "CNcurses", "Base", "Raft", "Log", "Store", "Auth", "Replica", "GRPC", "Wire", "Server", "Client",
                             .product(name: "NIOEmbedded", package: "swift-nio"), .product(name: "NIOHTTP1", package: "swift-nio"),
                             .product(name: "Logging", package: "swift-log"), .product(name: "ArgumentParser", package: "swift-argument-parser")] + nio,
               exclude: ["README.md", "Corpus"]),
         // Real processes: the program itself beside the test bundle, etcd and etcdctl.
-        tests("IntegrationTests", ["quarterdeck", "torture", "Base", "Client", "Server", "Simulation", "UI"] + nio),
+        tests("IntegrationTests", ["quarterdeck", "torture", "Base", "Wire", "Client", "Server", "Simulation", "UI"] + nio),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -1,5 +1,8 @@
+import Base
+import Client
 import Foundation
 import Testing
+import Wire
 
 extension Integration {
     /// The same etcdctl commands against real etcd and against our server: what they print may differ only in names and numbers
@@ -111,6 +114,51 @@ extension Integration {
                             #expect(data.range(of: Data(password.utf8)) == nil, "\(password) in \(file)")
                         }
                     }
+                }
+            }
+        }
+
+        /// The etcdctl of some releases has no command for it.
+        @Test func downgradesAreAnsweredTheSameByBoth() async throws {
+            func script(_ endpoint: String) async throws -> [String] {
+                let client = try EtcdClient(endpoints: [endpoint])
+                var lines: [String] = []
+                for (action, version) in [(0, "3.4"), (0, "3.4.0"), (0, "3.4.7-rc.1"), (0, "3.5.0"), (0, "3.3"), (0, "x.y"), (0, ""), (0, "3"), (0, "3.4.0+m"), (2, ""), (1, "3.6.0"), (1, "3.4.0"),
+                                          (1, "3.4.0"), (0, "3.4.0"), (0, "3.3.0"), (2, "nonsense"), (2, ""), (1, "3.4"), (2, "")] {
+                    var request = PBDowngradeRequest()
+                    request.action = PBDowngradeRequest.DowngradeAction(rawValue: action)!
+                    request.version = version
+                    do {
+                        lines.append("\(action) \(version): \(try await client.call(.downgrade, request, PBDowngradeResponse.self).version)")
+                    } catch EtcdError.service(let error) { lines.append("\(action) \(version): \(error)") }
+                }
+                await client.close()
+                return lines
+            }
+            try await withRealEtcd { endpoint, _ in
+                let theirs = try await script(endpoint)
+                try await withServers { cluster in
+                    let ours = try await script(cluster.endpoints[0])
+                    #expect(ours == theirs)
+                }
+            }
+        }
+
+        @Test func statusHasTheFieldsOfEtcd() async throws {
+            func keys(_ json: Any, _ path: String = "") -> Set<String> {
+                if let object = json as? [String: Any] { return object.reduce(into: []) { $0.formUnion([path + $1.key]); $0.formUnion(keys($1.value, path + $1.key + ".")) } }
+                if let list = json as? [Any] { return list.reduce(into: []) { $0.formUnion(keys($1, path)) } }
+                return []
+            }
+            func status(_ ctl: Etcdctl) async throws -> Set<String> {
+                _ = try await ctl("put", "a", "b")
+                return keys(try JSONSerialization.jsonObject(with: Data(try await ctl("endpoint", "status", "-w", "json").utf8)))
+            }
+            try await withRealEtcd { endpoint, scratch in
+                let theirs = try await status(Etcdctl([endpoint], scratch))
+                try await withServers { cluster in
+                    let ours = try await status(cluster.etcdctl)
+                    #expect(ours == theirs)
                 }
             }
         }

@@ -53,6 +53,8 @@ extension Replica {
         switch request {
         // Judged later: reads with their grant, the others when they are applied.
         case .read, .localRead, .durableRead, .propose, .leaseGrant, .alarm: break
+        // The member's own wish.
+        case .compactHistory: break
         case .leaseKeepAlive(let lease):
             if let refusal = refusal(ofRenewing: lease, by: caller) { throw refusal }
         // The keys are checked as they are told.
@@ -100,7 +102,7 @@ extension Replica {
             try refusing { () throws(ServiceError) in try auth.require(requirement, of: caller) }
         // The password was compared; who logs in is nobody yet.
         case .authenticate: break
-        case .compaction, .authEnable, .authDisable, .userAdd, .userDelete, .userChangePassword, .userGrantRole, .userRevokeRole, .roleAdd,
+        case .compaction, .downgrade, .authEnable, .authDisable, .userAdd, .userDelete, .userChangePassword, .userGrantRole, .userRevokeRole, .roleAdd,
              .roleDelete, .roleGrantPermission, .roleRevokePermission:
             try refusing { () throws(ServiceError) in try auth.requireRoot(caller) }
         // Members alone send these.

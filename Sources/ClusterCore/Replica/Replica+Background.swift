@@ -149,6 +149,7 @@ extension Replica {
         membership = state.membership
         if state.membership.member(id) != nil { contacts = [] }
         alarms = state.alarms
+        downgrade = state.downgrade
         auth = state.auth
         // What became of their users in the entries that were skipped is not known.
         tokens.removeAll()

@@ -23,6 +23,8 @@ public final class Replica {
     var leases: LeaseTable
     var membership: Membership
     var alarms: [Alarm]
+    /// nil: none is under way.
+    var downgrade: Downgrade?
     var auth: AuthStore
     /// This member's own; nothing that is applied depends on it.
     var tokens: TokenTable
@@ -209,6 +211,7 @@ public final class Replica {
         contacts = state.contacts
         isRemoved = state.membership.isRemoved(id)
         alarms = state.alarms
+        downgrade = state.downgrade
         auth = state.auth
         tokens = TokenTable(timeToLive: options.authTokenTimeToLive)
         appliedConfiguration = state.configuration
@@ -229,6 +232,7 @@ public final class Replica {
     public var isLeader: Bool { raft.isLeader }
     public var leader: MemberID { raft.leader }
     public var term: Term { raft.term }
+    public var revision: Revision { store.revision }
     /// As the table of members says: one that is to vote and still catches up serves clients like any other.
     public var isLearner: Bool { (membership.member(id) ?? contacts.first { $0.id == id })?.isLearner ?? false }
     public var memberList: Membership { membership }

@@ -55,6 +55,8 @@ public final class Node: @unchecked Sendable {
     private let snapshots: SnapshotSender
     private let lock: DirectoryLock
     private let interruptDisk: @Sendable () -> Void
+    /// On the replica loop.
+    private var autoCompaction: AutoCompactionTimer?
     private let logger: Logger
     private let endedPromise: EventLoopPromise<NodeError?>
     private enum Phase { case running, stopping, stopped }
@@ -199,9 +201,10 @@ public final class Node: @unchecked Sendable {
                         logger: logger)
         failed.withLockedValue { $0 = { [weak node] reason in node?.fail(reason) } }
         removed.withLockedValue { $0 = { [weak node] in node?.leave() } }
-        try await loop.submit {
+        try await loop.submit { [logger] in
             peers.setPeers(addresses(of: driver.peers, logger))
             driver.start()
+            node.autoCompaction = AutoCompactionTimer(configuration.autoCompaction, driver: driver, clock: clock, logger: logger)
             // Nobody else could be leader, so there is nothing to wait for.
             if opened.value.restart.latestConfiguration.voters == [own] { driver.post(.campaign) }
         }.get()
@@ -277,7 +280,10 @@ public final class Node: @unchecked Sendable {
         }
         defer { patience.cancel() }
         let commit = try? await withIdleBackend { $0.takeFinalCommit() }.get()
-        try? await loop.submit { self.driver.stop() }.get()
+        try? await loop.submit {
+            self.autoCompaction?.stop()
+            self.driver.stop()
+        }.get()
         if let commit { backendThread.submit(.commit(commit, driver.backend)) }
         await offLoop {
             self.driver.snapshotDesk?.stop()
@@ -299,7 +305,10 @@ public final class Node: @unchecked Sendable {
         for listener in listeners { try? await listener.abort().get() }
         snapshots.stop()
         interruptDisk()
-        try? await loop.submit { self.driver.stop() }.get()
+        try? await loop.submit {
+            self.autoCompaction?.stop()
+            self.driver.stop()
+        }.get()
         try? await loop.flatSubmit { self.peers.close(abruptly: true) }.get()
         await offLoop {
             self.driver.snapshotDesk?.stop()

@@ -97,6 +97,7 @@ public struct NodeConfiguration: Sendable {
     /// How logins are answered: `simple`, or `jwt,...` with its options. (`AuthDesk`)
     public var authToken = "simple"
     public var bcryptCost = 10
+    public var autoCompaction = AutoCompaction.off
     /// Timing, bounds and quota; name and client URLs are filled in by the node.
     public var options = ReplicaOptions()
     public init() {}

@@ -20,6 +20,7 @@ enum ServeRunner {
         let console = try options.console.map { try SupervisingConsole($0, Self.configuration(options)) }
         let level = Logger.Level(rawValue: options.logLevel == "warn" ? "warning" : options.logLevel) ?? .info
         let logger = Logger(label: "quarterdeck") { _ in JSONLogHandler(level: level) }
+        for warning in options.warnings { logger.warning("\(warning)") }
         let replicaGroup = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         // Two loops for clients: one more than that only adds wake-ups on small machines, and the machine itself is one thread.
         let clientGroup = MultiThreadedEventLoopGroup(numberOfThreads: max(1, min(4, System.coreCount / 2)))
@@ -32,6 +33,21 @@ enum ServeRunner {
             var environment = NodeEnvironment(clientGroup: clientGroup, replicaGroup: replicaGroup, logger: logger)
             console?.faults.govern(&environment)
             do throws(NodeError) {
+                var configuration = configuration
+                // With data a member knows its cluster.
+                let isNew = !MemberFiles.hasLog(in: options.dataDirectory, disk: environment.disk)
+                if let discovery = options.discovery, isNew { configuration.initialCluster = try await found(by: discovery, configuration, logger) }
+                if let records = options.records {
+                    do throws(CommandFailure) {
+                        configuration.initialCluster = try records.members(name: configuration.name, own: configuration.initialAdvertisePeerURLs)
+                        // All members know this one by its record's name, so it does too.
+                        configuration.initialAdvertisePeerURLs = configuration.initialCluster.filter { $0.name == configuration.name }.map(\.url)
+                        logger.info("got bootstrap from DNS", metadata: ["cluster": "\(configuration.initialCluster.map { "\($0.name)=\($0.url)" }.joined(separator: ","))"])
+                    } catch {
+                        guard !isNew else { throw .configuration(error.description) }
+                        logger.warning("the DNS is not asked again", metadata: ["reason": "\(error.description)"])
+                    }
+                }
                 let node = try await Node.start(configuration, in: environment)
                 outcome.withLockedValue { $0 = .success(node) }
             } catch {
@@ -64,6 +80,16 @@ enum ServeRunner {
         if let error = failure.withLockedValue({ $0 }) { throw CommandFailure(description: error.description) }
         logger.info("stopped")
         return 0
+    }
+
+    private static func found(by discovery: DiscoveryOptions, _ configuration: NodeConfiguration, _ logger: Logger) async throws(NodeError) -> [(name: String, url: NodeURL)] {
+        let urls = configuration.initialAdvertisePeerURLs.map(\.description)
+        let own = urls.map { "\(configuration.name)=\($0)" }.joined(separator: ",")
+        do {
+            let text = try await Discovery.join(discovery, member: Identifiers.member(peerURLs: urls, token: discovery.token), own: own, logger: logger)
+            logger.info("discovery joined cluster successfully", metadata: ["cluster": "\(text)"])
+            return try NodeConfiguration.parseInitialCluster(text)
+        } catch let error as NodeError { throw error } catch { throw .configuration("\(error)") }
     }
 
     /// True when a signal to end, or the order to stop, came first.
@@ -104,6 +130,7 @@ enum ServeRunner {
         if options.authTokenTTLSeconds > 0 { configuration.options.authTokenTimeToLive = .seconds(Int64(options.authTokenTTLSeconds)) }
         configuration.authToken = options.authToken
         configuration.bcryptCost = options.bcryptCost
+        configuration.autoCompaction = options.autoCompaction
         return configuration
     }
 }

@@ -211,8 +211,12 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
         }
         for grant in delivery.grants { evaluate(grant) }
         for output in delivery.watch {
-            guard let place = find(output.stream.rawValue & 0x00ff_ffff_ffff_ffff), case .watch(let watch) = calls[place].work else { continue }
-            calls[place].connection?.send(output.response, on: calls[place].stream, of: watch)
+            guard let place = find(output.stream.rawValue & 0x00ff_ffff_ffff_ffff) else { continue }
+            switch calls[place].work {
+            case .watch(let watch): calls[place].connection?.send(output.response, on: calls[place].stream, of: watch)
+            case .lockElection(let call): watched(output.response, call, place)
+            default: continue
+            }
         }
         for stream in delivery.leaderlessStreams {
             guard let place = find(stream.rawValue & 0x00ff_ffff_ffff_ffff) else { continue }
@@ -229,8 +233,14 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
 
     private func take(_ answer: Answer, _ place: Int) {
         switch answer {
-        case .encoded(let bytes): return respond(place, bytes)
+        case .encoded(let bytes):
+            switch calls[place].work {
+            case .lockElection(let call): return answered(bytes, call, place)
+            case .answeredWith(let more): return respond(place, bytes + more)
+            default: return respond(place, bytes)
+            }
         case .failed(let error):
+            if case .lockElection(let call) = calls[place].work { return refused(error, call, place) }
             if case .login(let call) = calls[place].work, error == .authOldRevision, call.mayTryAgain() { return ask(place, .read) }
             return fail(place, error)
         case .permitted:
@@ -337,7 +347,8 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
                 } catch {
                     fail(place, error)
                 }
-            case .free, .answered, .renewal, .watch, .keepAlive, .healthWatch, .observe, .admission:
+            case .lockElection(let call): look(call, place, grant, caller, header, reader)
+            case .free, .answered, .answeredWith, .renewal, .watch, .keepAlive, .healthWatch, .observe, .admission:
                 preconditionFailure("the member granted a read to \(calls[place].method)")
             }
         }
@@ -441,6 +452,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
             case .readTxn(let request): ask(place, request.isSerializable ? .localRead : .read)
             case .hash, .hashKV: ask(place, .localRead)
             case .snapshot: ask(place, .durableRead)
+            case .lockElection: ask(place, .read)
             default: break
             }
         }
@@ -483,7 +495,8 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
         case .probe(let probe):
             close(place)
             return probe.finish(error)
-        case .free, .answered, .range, .readTxn, .hash, .hashKV, .snapshot, .watch, .keepAlive, .healthWatch, .observe, .authQuery, .login, .admission: break
+        case .free, .answered, .answeredWith, .range, .readTxn, .hash, .hashKV, .snapshot, .watch, .keepAlive, .healthWatch, .observe, .authQuery, .login, .admission,
+             .lockElection: break
         }
         let stream = calls[place].stream
         let connection = calls[place].connection
@@ -493,7 +506,8 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
 
     /// Ends a call without a word to its client: what runs at the member is called off.
     func drop(_ place: Int, _ code: StatusCode) {
-        counters.handle(calls[place].method, code)
+        // What nobody called is not counted either.
+        if calls[place].connection != nil { counters.handle(calls[place].method, code) }
         switch calls[place].work {
         case .watch: post(.watch(streamID(place), .close))
         case .keepAlive(let call):
@@ -509,7 +523,8 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
             observers.removeAll { $0 == place }
             if observers.isEmpty { port.setObserving(self, false) }
         case .snapshot(let call): call.end()
-        case .free, .answered, .range, .readTxn, .hash, .hashKV, .renewal, .healthWatch, .probe, .authQuery, .login, .admission: break
+        case .lockElection(let call): closeWatch(of: call, place)
+        case .free, .answered, .answeredWith, .range, .readTxn, .hash, .hashKV, .renewal, .healthWatch, .probe, .authQuery, .login, .admission: break
         }
         calls[place].connection?.table.remove(calls[place].stream)
         close(place)
@@ -519,9 +534,17 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
     func cancel(_ place: Int, _ code: StatusCode) {
         switch calls[place].work {
         case .watch, .keepAlive, .healthWatch, .observe: break
+        case .lockElection(let call): return leave(call, place, code)
         default: post(.cancel(token(place)))
         }
         drop(place, code)
+    }
+
+    /// The place goes on without its client, until it is closed.
+    func orphan(_ place: Int) {
+        calls[place].connection?.table.remove(calls[place].stream)
+        calls[place].connection = nil
+        calls[place].deadline = .distantFuture
     }
 
     // MARK: Observers

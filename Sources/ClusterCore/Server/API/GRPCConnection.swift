@@ -234,6 +234,7 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
         guard let place = table.find(stream) else { return }
         if case .observe(let call) = loop.work(place) { return advance(call, on: stream) }
         if case .snapshot(let call) = loop.work(place) { return loop.advance(call, place) }
+        if case .lockElection(let call) = loop.work(place) { return loop.drained(call, place) }
         guard case .watch(let call) = loop.work(place) else { return }
         if !call.isTouched {
             call.isTouched = true
@@ -339,6 +340,7 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
         for place in table.all {
             switch loop.work(place) {
             case .watch, .keepAlive, .healthWatch, .observe: loop.fail(place, .stopped)
+            case .lockElection(let call): loop.stop(call, place)
             default: break
             }
         }
