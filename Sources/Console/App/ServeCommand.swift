@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import Server
 
 /// An address of a listener or of a member, from a URL such as `http://127.0.0.1:2379`.
 struct ServiceURL: Hashable, Sendable, CustomStringConvertible {
@@ -66,6 +67,7 @@ struct ServeOptions: Hashable, Sendable {
     var authToken = "simple"
     var authTokenTTLSeconds = 300
     var bcryptCost = 10
+    var tls = NodeTLS()
     /// debug, info, warn, error.
     var logLevel: String
     /// The console that started this node and ends it with itself.
@@ -101,6 +103,7 @@ struct ServeCommand: ParsableCommand {
     @Option(name: .customLong("auth-token"), help: "How users are recognised: simple, or jwt,sign-method=...,pub-key=...,priv-key=...,ttl=... (default: simple)") var authToken: String?
     @Option(name: .customLong("auth-token-ttl"), help: "Seconds that a simple token lives after its last use. (default: 300)") var authTokenTTL: String?
     @Option(name: .customLong("bcrypt-cost"), help: "Cost of hashing a password, 4 to 31. (default: 10)") var bcryptCost: String?
+    @OptionGroup(title: "TLS") var tls: ServeTLSFlags
     @Option(name: .customLong("log-level"), help: "debug, info, warn or error. (default: info)") var logLevel: String?
 
     @Option(help: ArgumentHelp("Obey the console with this process number: orders come on standard input, and its end is ours.", visibility: .hidden)) var supervised: Int32?
@@ -201,6 +204,6 @@ struct ServeCommand: ParsableCommand {
             authToken: authToken ?? environment["ETCD_AUTH_TOKEN"] ?? "simple",
             authTokenTTLSeconds: try number(authTokenTTL, "auth-token-ttl", 300, 0...1_000_000_000),
             // Beyond its range etcd takes the default, and so does the node.
-            bcryptCost: try number(bcryptCost, "bcrypt-cost", 10, 0...1_000), logLevel: level, console: supervised)
+            bcryptCost: try number(bcryptCost, "bcrypt-cost", 10, 0...1_000), tls: try tls.settings(environment: environment), logLevel: level, console: supervised)
     }
 }

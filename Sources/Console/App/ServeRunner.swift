@@ -102,6 +102,7 @@ enum ServeRunner {
         if options.authTokenTTLSeconds > 0 { configuration.options.authTokenTimeToLive = .seconds(Int64(options.authTokenTTLSeconds)) }
         configuration.authToken = options.authToken
         configuration.bcryptCost = options.bcryptCost
+        configuration.tls = options.tls
         return configuration
     }
 }
