@@ -102,6 +102,11 @@ let package = Package(
             "Base", "CNcurses", "Client", "Server", "Simulation", .product(name: "ArgumentParser", package: "swift-argument-parser"),
             .product(name: "DequeModule", package: "swift-collections"), .product(name: "Logging", package: "swift-log"),
         ] + nio, path: "Tests/Torture"),
+        // Certificate authorities made at run time, for the tests of TLS.
+        .target(name: "TestCertificates", dependencies: [
+            .product(name: "X509", package: "swift-certificates"), .product(name: "SwiftASN1", package: "swift-asn1"),
+            .product(name: "Crypto", package: "swift-crypto"),
+        ], path: "Tests/TestCertificates"),
         tests("SimulationTests", ["Base", "Raft", "Log", "Store", "Replica", "Simulation"]),
         tests("RaftTests", ["Base", "Raft"]),
         tests("LogTests", ["Base", "Raft", "Log", "PosixDisk"]),
@@ -112,14 +117,15 @@ let package = Package(
         tests("ReplicaTests", ["Base", "Raft", "Log", "Store", "Auth", "Replica"]),
         tests("GRPCTests", ["Base", "GRPC", "Wire", "CNghttp2"]),
         tests("ClientTests", ["quarterdeck", "Base", "GRPC", "Wire", "Client"] + nio),
-        tests("ServerTests", ["Base", "Raft", "Store", "Auth", "Replica", "GRPC", "Wire", "Server", .product(name: "Logging", package: "swift-log"),
+        tests("ServerTests", ["Base", "Raft", "Store", "Auth", "Replica", "GRPC", "Wire", "Server", "Client", "TestCertificates",
+                              .product(name: "Logging", package: "swift-log"), .product(name: "NIOSSL", package: "swift-nio-ssl"),
                               .product(name: "Crypto", package: "swift-crypto"), .product(name: "CryptoExtras", package: "swift-crypto")] + nio),
         tests("UITests", ["UI"], exclude: ["Goldens"]), // read from the source folder
         tests("TerminalTests", ["quarterdeck", "UI", "CNcurses", "Server"]),
         // Decoders of bytes from outside. The corpus is read from the source folder.
         tests("FuzzTests", ["UI", "Base", "Raft", "Log", "Store", "Replica", "GRPC"], exclude: ["README.md", "Corpus"]),
         // Real processes: the program itself beside the test bundle, etcd and etcdctl.
-        tests("IntegrationTests", ["quarterdeck", "torture", "Base", "Client", "Server", "Simulation", "UI"] + nio),
+        tests("IntegrationTests", ["quarterdeck", "torture", "Base", "Client", "Server", "Simulation", "TestCertificates", "UI"] + nio),
     ],
     swiftLanguageModes: [.v6]
 )
