@@ -77,7 +77,8 @@ struct ServeTLSFlags: ParsableArguments {
         tls.peer.allowedHostnames = list(peerAllowedHostname, "peer-cert-allowed-hostname")
         tls.peer.isAutomatic = try truth(peerAutoTLS, "peer-auto-tls")
         let skips = try truth(peerSkipsSAN, "experimental-peer-skip-client-san-verification")
-        tls.peer.skipsAddressCheck = try skips || truth(nil, "peer-skip-client-san-verification")
+        let skipsByNewName = try truth(nil, "peer-skip-client-san-verification")
+        tls.peer.skipsAddressCheck = skips || skipsByNewName
         tls.cipherSuites = list(cipherSuites, "cipher-suites")
         let minimum = text(tlsMinVersion, "tls-min-version")
         if !minimum.isEmpty { tls.minimumVersion = minimum }

@@ -13,7 +13,7 @@ struct PeerDialer: Sendable {
     /// - Parameter initialize: adds the handlers that speak on it.
     func connect(host: String, port: Int, isTLS: Bool, on loop: any EventLoop, timeout: TimeAmount,
                  _ initialize: @escaping @Sendable (any Channel) throws -> Void) -> EventLoopFuture<any Channel> {
-        func bootstrap(_ initializer: @escaping @Sendable (any Channel) throws -> Void) -> EventLoopFuture<any Channel> {
+        @Sendable func bootstrap(_ initializer: @escaping @Sendable (any Channel) throws -> Void) -> EventLoopFuture<any Channel> {
             let bootstrap = ClientBootstrap(group: loop)
                 .channelOption(.socketOption(.tcp_nodelay), value: 1)
                 .connectTimeout(timeout)
@@ -55,11 +55,10 @@ private final class DialHandshake: ChannelInboundHandler, RemovableChannelHandle
     init(_ secured: EventLoopPromise<Void>) { self.secured = secured }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-        if case .handshakeCompleted? = event as? TLSUserEvent {
-            secured.succeed()
-            context.pipeline.syncOperations.removeHandler(context: context, promise: nil)
-        }
+        let isDone = if case .handshakeCompleted? = event as? TLSUserEvent { true } else { false }
+        if isDone { secured.succeed() }
         context.fireUserInboundEventTriggered(event)
+        if isDone { context.pipeline.syncOperations.removeHandler(context: context, promise: nil) }
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {

@@ -91,7 +91,11 @@ struct CertificateNames: Hashable, Sendable {
 
     private static func lookUp(_ name: String) -> [[UInt8]] {
         var hints = addrinfo()
+        #if canImport(Darwin)
+        hints.ai_socktype = SOCK_STREAM
+        #else
         hints.ai_socktype = numericCast(SOCK_STREAM.rawValue)
+        #endif
         var list: UnsafeMutablePointer<addrinfo>?
         guard getaddrinfo(name, nil, &hints, &list) == 0 else { return [] }
         defer { freeaddrinfo(list) }

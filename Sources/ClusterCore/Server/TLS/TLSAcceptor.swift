@@ -43,7 +43,7 @@ final class TLSAcceptor: @unchecked Sendable {
     /// For a channel's initializer: completes when the handshake may begin.
     func accept(_ channel: any Channel, _ admit: @escaping Admission) -> EventLoopFuture<Void> {
         loop.preconditionInEventLoop()
-        let begin = UncheckedBox { [self] (contexts: TLSMaterial.Contexts) throws in
+        let begin = UncheckedBox({ [self] (contexts: TLSMaterial.Contexts) throws -> Void in
             guard let context = contexts.server else { throw NodeError.configuration("no certificate for \(port.material.side) TLS") }
             let gate = TLSGate(self, context, revoked: contexts.revoked, number: next, admit: admit)
             next += 1
@@ -53,7 +53,7 @@ final class TLSAcceptor: @unchecked Sendable {
                 settled(gate)
                 throw error
             }
-        }
+        })
         return port.material.current(on: loop).flatMapThrowing { try begin.value($0) }
     }
 

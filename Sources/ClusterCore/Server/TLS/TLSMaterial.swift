@@ -131,16 +131,21 @@ final class TLSMaterial: Sendable {
     private func stamps() -> [FileStamp?] { paths.map { $0.isEmpty ? nil : FileStamp(of: $0) } }
 
     private func makeContexts() throws(NodeError) -> Contexts {
-        let authorities = options.trustedCAFile.isEmpty ? nil : try certificates(options.trustedCAFile, "trusted-ca-file")
-        let own = options.certificateFile.isEmpty ? nil : try identity(options.certificateFile, options.keyFile, "cert-file", "key-file")
-        let shown = options.clientCertificateFile.isEmpty ? own : try identity(options.clientCertificateFile, options.clientKeyFile, "client-cert-file", "client-key-file")
+        var trust = NIOSSLTrustRoots.default
+        if !options.trustedCAFile.isEmpty { trust = .certificates(try certificates(options.trustedCAFile, "trusted-ca-file")) }
+        var own: Identity?
+        if !options.certificateFile.isEmpty { own = try identity(options.certificateFile, options.keyFile, "cert-file", "key-file") }
+        var shown = own
+        if !options.clientCertificateFile.isEmpty {
+            shown = try identity(options.clientCertificateFile, options.clientKeyFile, "client-cert-file", "client-key-file")
+        }
         var server: NIOSSLContext?
         if let own {
             var configuration = TLSConfiguration.makeServerConfiguration(certificateChain: own.chain.map { .certificate($0) }, privateKey: .privateKey(own.key))
             rules.apply(to: &configuration)
             if options.demandsCertificate, !isSelfSigned {
                 configuration.certificateVerification = .noHostnameVerification
-                configuration.trustRoots = authorities.map { .certificates($0) } ?? .default
+                configuration.trustRoots = trust
                 configuration.sendCANameList = true
             }
             // Clients of gRPC offer h2 alone. What offers both (curl, browsers, Prometheus) wants the HTTP endpoints, which are HTTP/1.1.
@@ -151,7 +156,7 @@ final class TLSMaterial: Sendable {
         var configuration = TLSConfiguration.makeClientConfiguration()
         rules.apply(to: &configuration)
         configuration.certificateVerification = isSelfSigned ? .none : .fullVerification
-        configuration.trustRoots = authorities.map { .certificates($0) } ?? .default
+        configuration.trustRoots = trust
         configuration.shutdownTimeout = .seconds(1)
         if let shown {
             configuration.certificateChain = shown.chain.map { .certificate($0) }
@@ -179,7 +184,9 @@ final class TLSMaterial: Sendable {
         }
     }
 
-    private func identity(_ certificate: String, _ key: String, _ certificateFlag: String, _ keyFlag: String) throws(NodeError) -> (chain: [NIOSSLCertificate], key: NIOSSLPrivateKey) {
+    private typealias Identity = (chain: [NIOSSLCertificate], key: NIOSSLPrivateKey)
+
+    private func identity(_ certificate: String, _ key: String, _ certificateFlag: String, _ keyFlag: String) throws(NodeError) -> Identity {
         let chain = try certificates(certificate, certificateFlag)
         let now = time(nil)
         if let leaf = chain.first, leaf.notValidAfter < now {

@@ -70,7 +70,8 @@ public struct NodeTLS: Hashable, Sendable {
     /// Refuses what cannot work, before anything is opened.
     func validate(clientURLs: [NodeURL], peerURLs: [NodeURL]) throws(NodeError) {
         _ = try rules()
-        for (side, options, urls) in [(TLSSide.client, client, clientURLs), (.peer, peer, peerURLs)] {
+        for side in [TLSSide.client, .peer] {
+            let (options, urls) = side == .client ? (client, clientURLs) : (peer, peerURLs)
             if options.certificateFile.isEmpty != options.keyFile.isEmpty {
                 throw .configuration("\(side.flag("cert-file")) and \(side.flag("key-file")) belong together: \(side.flag(options.keyFile.isEmpty ? "key-file" : "cert-file")) is missing")
             }
