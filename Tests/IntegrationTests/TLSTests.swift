@@ -162,7 +162,6 @@ extension Integration.TLSTests {
                                     peerScheme: "https", ports: (ports[2 * index], ports[2 * index + 1]), cluster: cluster, in: scratch)
         }
         let members = try (0..<3).map { try member($0) }
-        defer { withExtendedLifetime(members) {} }
         var ctl = Etcdctl(members.map(\.url), scratch)
         func run(_ arguments: String...) async throws -> String {
             let result = try await ctl.run(["--cacert", authority.file, "--command-timeout=20s"] + arguments)
@@ -171,7 +170,6 @@ extension Integration.TLSTests {
         }
         for member in members { try await member.waitUntilItListens() }
         #expect(try await run("put", "k", "v") == "OK\n")
-        #expect(try await run("endpoint", "health").isEmpty || true)
         // Another one goes and comes back.
         await members[0].kill()
         ctl.endpoints = members.dropFirst().map(\.url)

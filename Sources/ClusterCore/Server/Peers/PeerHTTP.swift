@@ -126,7 +126,7 @@ private final class MembersQuestion: ChannelInboundHandler {
 
     func channelInactive(context: ChannelHandlerContext) { fail("the connection was closed") }
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        answer.fail(error)
+        answer.fail(TLSFault.ofPeer(error))
         context.close(promise: nil)
     }
     private func fail(_ reason: String) { answer.fail(RemoteCluster.Unreachable(description: reason)) }

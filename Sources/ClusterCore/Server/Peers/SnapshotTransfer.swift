@@ -165,7 +165,7 @@ private final class SnapshotAnswer: ChannelInboundHandler {
         } catch { end(.failure(error)) }
     }
     func channelInactive(context: ChannelHandlerContext) { end(.failure(SnapshotSender.Refused(description: "the peer closed the connection"))) }
-    func errorCaught(context: ChannelHandlerContext, error: any Error) { end(.failure(error)) }
+    func errorCaught(context: ChannelHandlerContext, error: any Error) { end(.failure(TLSFault.ofPeer(error))) }
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         guard event is IdleStateHandler.IdleStateEvent else { return context.fireUserInboundEventTriggered(event) }
         end(.failure(SnapshotSender.Refused(description: "the peer stands still")))

@@ -11,7 +11,8 @@ struct RevocationList: Hashable, Sendable {
         let text = String(decoding: bytes, as: UTF8.self)
         let der = text.contains("-----BEGIN") ? try PEMDocument(pemString: text).derBytes : bytes
         self = try DER.sequence(try DER.parse(der), identifier: .sequence) { list in
-            let signed = try DER.sequence(&list, identifier: .sequence) { fields in
+            guard let first = list.next() else { throw TLSFault("an empty revocation list") }
+            let signed = try DER.sequence(first, identifier: .sequence) { fields in
                 // version, when there is one, signature, issuer, thisUpdate, nextUpdate, when there is one; then what is wanted.
                 var serials: Set<[UInt8]> = []
                 var sequences = 0

@@ -72,8 +72,9 @@ final class TLSAcceptor: @unchecked Sendable {
 }
 
 /// The first handler of an accepted connection: looks at its first byte, and stays, so that the connection can be cut beneath TLS.
-final class TLSGate: ChannelInboundHandler {
+final class TLSGate: ChannelDuplexHandler {
     typealias InboundIn = ByteBuffer
+    typealias OutboundIn = ByteBuffer
 
     /// A TLS record that carries a handshake.
     static let handshakeRecord: UInt8 = 22
@@ -86,6 +87,11 @@ final class TLSGate: ChannelInboundHandler {
     private var timer: Scheduled<Void>?
     private enum Phase { case waiting, handshake, over }
     private var phase = Phase.waiting
+    /// The handshake failed and the other side is told why.
+    private var isLingering = false
+    private var isDeaf = false
+    /// How long that may take.
+    private static let farewell = TimeAmount.seconds(1)
 
     fileprivate init(_ acceptor: TLSAcceptor, _ sslContext: NIOSSLContext, revoked: RevocationList?, number: UInt64, admit: @escaping TLSAcceptor.Admission) {
         self.acceptor = acceptor
@@ -119,7 +125,7 @@ final class TLSGate: ChannelInboundHandler {
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        guard phase == .waiting else { return context.fireChannelRead(data) }
+        guard phase == .waiting else { return isDeaf ? () : context.fireChannelRead(data) }
         let bytes = unwrapInboundIn(data)
         guard let first = bytes.readableBytesView.first else { return }
         if first == TLSGate.handshakeRecord {
@@ -160,7 +166,18 @@ final class TLSGate: ChannelInboundHandler {
         guard phase != .over, let context else { return settle() }
         settle()
         acceptor.note(context.channel, reason)
-        if !isSilent { context.close(promise: nil) }
+        if isSilent { isLingering = true } else { context.close(promise: nil) }
+    }
+
+    /// With TLS 1.3 a client believes in the connection and sends while it is being refused. Closed with bytes that nobody read, the connection would
+    /// be reset, and the alert with the reason be lost with it.
+    func close(context: ChannelHandlerContext, mode: CloseMode, promise: EventLoopPromise<Void>?) {
+        guard isLingering, mode == .all else { return context.close(mode: mode, promise: promise) }
+        isLingering = false
+        isDeaf = true
+        context.close(mode: .output, promise: nil)
+        let this = NIOLoopBound(context, eventLoop: context.eventLoop)
+        context.eventLoop.scheduleTask(in: TLSGate.farewell) { this.value.close(promise: promise) }
     }
 
     private static func sslHandler(_ context: NIOSSLContext, _ revoked: RevocationList?) -> NIOSSLServerHandler {
@@ -253,9 +270,9 @@ private final class TLSHandshake: ChannelInboundHandler, RemovableChannelHandler
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        gate.reject(TLSFault(error, side: gate.material.side, accepting: true).description, isSilent: true)
-        // TLS has told the other side why, and closes.
-        context.close(promise: nil)
+        // After a failed handshake TLS has told the other side why, and closes by itself.
+        let isToldAlready = if case NIOSSLError.handshakeFailed = error { true } else { false }
+        gate.reject(TLSFault(error, side: gate.material.side, accepting: true).description, isSilent: isToldAlready)
     }
 }
 

@@ -12,6 +12,14 @@ struct TLSFault: Error, CustomStringConvertible {
         description = TLSFault.explain(TLSFault.text(of: error), side, accepting) ?? "TLS handshake failed: \(TLSFault.text(of: error))"
     }
 
+    /// What a dialled peer's error means, if it is one of TLS.
+    static func ofPeer(_ error: any Error) -> any Error {
+        switch error {
+        case is NIOSSLError, is BoringSSLError, is NIOSSLExtraError: TLSFault(error, side: .peer, accepting: false)
+        default: error
+        }
+    }
+
     /// What can be said of the causes that people meet.
     private static func explain(_ text: String, _ side: TLSSide, _ accepting: Bool) -> String? {
         let other = accepting ? (side == .peer ? "the peer" : "the client") : "the server"
