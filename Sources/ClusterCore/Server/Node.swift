@@ -95,7 +95,8 @@ public final class Node: @unchecked Sendable {
                 throw NodeError.dataDirectory("\(error)")
             }
         }
-        let role = try await configuration.role(known: known, on: environment.replicaGroup)
+        let tls = try await onOwnThread("\(configuration.name)-tls") { [logger = environment.logger] in try NodePorts(configuration, logger: logger) }
+        let role = try await configuration.role(known: known, dialer: tls.dialer, on: environment.replicaGroup)
         let cluster = role.identity.cluster
         let own = role.identity.member
         let identity = NodeIdentity(cluster: cluster, member: own, name: configuration.name, options: options)
@@ -146,7 +147,7 @@ public final class Node: @unchecked Sendable {
         let storeNumber = NIOLockedValueBox(opened.value.storeNumber)
 
         let peers = PeerTransport(identity: identity, loop: loop, links: environment.links, generator: generator.split("links \(own)"), metrics: metrics, logger: logger,
-                                  intake: { channel, peer in
+                                  dialer: tls.dialer, intake: { channel, peer in
             SnapshotIntake(channel: channel, identity: identity, peer: peer, onBackendThread: { backendThread.submit(.run($0)) }, logger: logger, makeBackend: {
                 let number = storeNumber.withLockedValue { (number: inout UInt64) -> UInt64 in
                     number += 1
@@ -158,7 +159,7 @@ public final class Node: @unchecked Sendable {
             })
         }, post: { driver.post($0) })
         let sender = SnapshotSender(identity: identity, loop: loop, links: environment.links, generator: generator.split("snapshots \(own)"), metrics: metrics,
-                                    logger: logger) { peer, succeeded in
+                                    logger: logger, dialer: tls.dialer) { peer, succeeded in
             driver.post(.snapshotSent(to: peer, succeeded: succeeded))
         }
         driver.diskThread = diskThread
@@ -178,14 +179,15 @@ public final class Node: @unchecked Sendable {
         driver.peersChanged = { members in peers.setPeers(addresses(of: members, logger)) }
         var listeners: [ClientListener] = []
         do {
-            for url in configuration.listenPeerURLs {
+            for (url, tls) in tls.peers {
                 do {
-                    _ = try await peers.listen(host: url.host, port: url.port).get()
+                    _ = try await peers.listen(host: url.host, port: url.port, tls: tls).get()
                 } catch { throw listenError(url, error) }
             }
-            for url in configuration.listenClientURLs {
+            for (url, tls) in tls.clients {
                 do {
-                    listeners.append(try await ClientListener.start(port: driver, group: environment.clientGroup, host: url.host, tcpPort: url.port, auth: auth, logger: logger))
+                    listeners.append(try await ClientListener.start(port: driver, group: environment.clientGroup, host: url.host, tcpPort: url.port, tls: tls, auth: auth,
+                                                                    logger: logger))
                 } catch let error as NodeError { throw error } catch { throw listenError(url, error) }
             }
         } catch {
@@ -219,7 +221,7 @@ public final class Node: @unchecked Sendable {
             guard let first = member.peerURLs.first else { return nil }
             do throws(NodeError) {
                 let url = try NodeURL(parsing: first)
-                return PeerAddress(id: member.id, host: url.host, port: url.port)
+                return PeerAddress(id: member.id, host: url.host, port: url.port, isTLS: url.scheme == "https")
             } catch {
                 logger.warning("a peer cannot be reached", metadata: ["peer": "\(member.id)", "reason": "\(error)"])
                 return nil

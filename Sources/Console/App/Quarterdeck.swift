@@ -19,7 +19,7 @@ struct Quarterdeck: ParsableCommand {
     /// Parses and runs. Errors are one line on standard error, and a status that is not 0: 64 for a bad command line, else 1.
     static func start() -> Never {
         do {
-            var command = try parseAsRoot()
+            var command = try parseAsRoot(ServeTLSFlags.spelledOut(Array(CommandLine.arguments.dropFirst())))
             try command.run()
             Foundation.exit(0)
         } catch let failure as CommandFailure {

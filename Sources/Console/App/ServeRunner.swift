@@ -131,6 +131,7 @@ enum ServeRunner {
         configuration.authToken = options.authToken
         configuration.bcryptCost = options.bcryptCost
         configuration.autoCompaction = options.autoCompaction
+        configuration.tls = options.tls
         return configuration
     }
 }

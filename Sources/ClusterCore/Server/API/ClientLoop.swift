@@ -624,12 +624,20 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
         }
     }
 
-    /// Serves a new connection, whatever it turns out to speak.
-    func adopt(_ channel: any Channel) throws {
+    /// Serves a new connection, whatever it turns out to speak; behind `acceptor`, once its handshake is over.
+    func adopt(_ channel: any Channel, through acceptor: TLSAcceptor? = nil, rejections: RejectionLog) -> EventLoopFuture<Void> {
         let record = ClientChannel(channel: channel)
         channel.closeFuture.whenComplete { _ in self.unregister(record) }
-        try channel.pipeline.syncOperations.addHandler(ProtocolSniffer(record: record, loop: self))
         register(record)
+        guard let acceptor else {
+            return eventLoop.makeCompletedFuture {
+                try channel.pipeline.syncOperations.addHandler(ProtocolSniffer(record: record, loop: self, rejections: rejections))
+            }
+        }
+        return acceptor.accept(channel) { channel, identity in
+            record.identity = identity
+            try channel.pipeline.syncOperations.addHandler(ProtocolSniffer(record: record, loop: self, rejections: rejections))
+        }
     }
 
     func register(_ channel: ClientChannel) {
