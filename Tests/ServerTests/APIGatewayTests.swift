@@ -95,6 +95,9 @@ import Wire
             #expect(late.status == "504 Gateway Timeout")
             #expect(late.body == #"{"error":"context deadline exceeded","code":4,"message":"context deadline exceeded"}"#)
             #expect(await eventually { bed.member.events.contains { if case .cancel = $0 { true } else { false } } })
+            for past in ["-1n", "-1000000H", "-9223372036854775808H"] {
+                #expect(try await post(bed, "/v3/kv/range", "{}", headers: "Grpc-Timeout: \(past)\r\n").status == "504 Gateway Timeout")
+            }
             #expect(try await post(bed, "/v3/kv/range", "{}", headers: "Grpc-Timeout: 5x\r\n").body
                 == #"{"error":"invalid grpc-timeout: 5x","code":3,"message":"invalid grpc-timeout: 5x"}"#)
         }

@@ -83,10 +83,16 @@ import Wire
         // Of two the one that is declared later.
         #expect(request.compare[1].targetUnion == .value(Data()))
         #expect(request.success.count == 4)
-        guard case .requestPut(let put)? = request.success[0].request else { return Issue.record("\(request.success[0])") }
+        guard case .requestPut(let put)? = request.success[0].request else {
+            Issue.record("\(request.success[0])")
+            return
+        }
         #expect(put.key == Data("a".utf8))
         #expect(request.success[1].request == nil && request.success[2].request == nil)
-        guard case .requestTxn(let txn)? = request.success[3].request else { return Issue.record("\(request.success[3])") }
+        guard case .requestTxn(let txn)? = request.success[3].request else {
+            Issue.record("\(request.success[3])")
+            return
+        }
         #expect(txn.failure.count == 1)
     }
 

@@ -292,7 +292,7 @@ final class HTTPConnection: ChannelInboundHandler {
         guard let context, head != nil, hasWrittenHead else { return }
         // A rest of the request that nobody reads would be taken for the next one.
         if !isRequestComplete { isEnding = true }
-        (head, call, isAnswering) = (nil, nil, false)
+        (head, call, isAnswering, hasWrittenHead) = (nil, nil, false, false)
         requestNumber += 1
         isFinishing = true
         if isEnding {

@@ -36,7 +36,8 @@ final class GatewayCall: GatewayCaller {
         self.hasNoBody = hasNoBody
         timeout = GatewayCall.timeout(head.headers)
         let limit = (try? timeout.get()).map { min($0.nanoseconds, 1 << 60) }
-        deadline = limit.map { NIODeadline.now() + .nanoseconds($0) } ?? .distantFuture
+        // One in the past may lie before the clock's beginning.
+        deadline = limit.map { $0 <= 0 ? .uptimeNanoseconds(0) : NIODeadline.now() + .nanoseconds($0) } ?? .distantFuture
         metadata = GatewayCall.metadata(head.headers)
     }
 
@@ -218,7 +219,7 @@ final class GatewayCall: GatewayCaller {
         guard let unit = units[text.last!], let count = Int64(text.dropLast()) else { return .failure(JSONFault("invalid grpc-timeout: \(text)")) }
         if count == 0 { return .success(nil) }
         let (span, overflow) = count.multipliedReportingOverflow(by: unit)
-        return .success(TimeSpan(nanoseconds: overflow ? .max : span))
+        return .success(TimeSpan(nanoseconds: overflow ? (count < 0 ? -1 : .max) : span))
     }
 
     /// Of all that etcd's gateway passes on, what a server looks at.

@@ -106,9 +106,9 @@ final class GatewayLink: GRPCClientDelegate {
     private func schedule() {
         guard !isPumping, !isScheduled else { return }
         isScheduled = true
-        loop.eventLoop.execute {
-            self.isScheduled = false
-            self.pump()
+        loop.eventLoop.assumeIsolated().execute { [self] in
+            isScheduled = false
+            pump()
         }
     }
 
