@@ -4,6 +4,9 @@ import Testing
 extension Integration {
     /// The same HTTP requests to real etcd and to our server: status, body and the headers that clients look at may differ only in ids, terms and
     /// sizes, which are each server's own.
+    ///
+    /// Left out is what etcd itself answers sometimes so, sometimes so (deadlines in the middle of a stream), what 3.5.1 does and its
+    /// successors do not (unknown sort orders), and what kills it (unknown alarm actions).
     @Suite(.serialized, .enabled(if: EtcdTools.isWanted, EtcdTools.advice)) struct HTTPDifferentialTests {
         struct Request: CustomStringConvertible {
             var method = "POST"
@@ -56,7 +59,7 @@ extension Integration {
             #"{"key":5}"#, #"{"key":true}"#, #"{"key":1.5}"#, #"{"limit":"x","key":5}"#,
         ]
         private static let numbers: [String] = [#""x""#, "true", "1.5", #""1.5""#, "99999999999999999999", #""-9223372036854775809""#, "-9223372036854775808", #""""#, #"" 5 ""#, #""5 5""#, #""null""#, "null", #""true""#, #""[1]""#, "[1]", "{}", #""\u0035""#, "1e1", #""007""#, #""0x1""#, "-0"]
-        private static let orders: [String] = [#""NOPE""#, "7", "-1", #""1""#, "true", "1.5", "null", "[]", "{}", #""asc\"end""#, #""ASC\u0045ND""#, "99999999999", #""é\t\u0001""#]
+        private static let orders: [String] = [#""NOPE""#, #""1""#, "true", "1.5", "null", "[]", "{}", #""asc\"end""#, #""ASC\u0045ND""#, "99999999999", #""é\t\u0001""#]
         private static let flags: [String] = [#""true""#, "1", "null", "{}", "[true]", "false"]
         static let badJSON: [Request] = {
             var bodies = bad
@@ -75,7 +78,7 @@ extension Integration {
              stream("/v3/watch", #"{"create_request":{"key":"Zm9v"}} garbage"#, lines: 1), stream("/v3/watch", #"{"create_request":{"key":"Zm9v","start_revision":1}}"#, lines: 2),
              stream("/v3/watch", #"{"create_request":{"key":"Zm9v","filters":["NOPUT",1]}}{"cancel_request":{"watch_id":0}}"#, lines: 2)],
             post("/v3/watch", "garbage", #"{"create_request":5}"#, #"{"create_request":{"key":"Zm9v","filters":["NOPUT","NOPE"]}}"#),
-            [Request(path: "/v3/watch", body: #"{"create_request":{"key":"Zm9v"}}"#, headers: ["Grpc-Timeout: 700m"]), Request(path: "/v3/watch", body: "", headers: ["Grpc-Timeout: 300m"]),
+            [Request(path: "/v3/watch", body: "", headers: ["Grpc-Timeout: 300m"]),
              Request(path: "/v3/watch", body: #"{"cancel_request":{"watch_id":5}}"#, headers: ["Grpc-Timeout: 300m"]), Request(path: "/v3/watch", body: #"{"create_request":{"key":"Zm9v"}}"#, headers: ["Grpc-Timeout: 1n"])],
         ] as [[Request]]).flatMap { $0 }
 
@@ -83,7 +86,7 @@ extension Integration {
             post("/v3/cluster/member/list", "{}", #"{"linearizable":true}"#), post("/v3/cluster/member/add", #"{"peerURLs":["bad"]}"#, "{}", #"{"peerURLs":"x"}"#), post("/v3/cluster/member/remove", #"{"ID":5}"#),
             post("/v3/cluster/member/promote", #"{"ID":5}"#), post("/v3/cluster/member/update", #"{"ID":"5","peerURLs":["http://127.0.0.1:1"]}"#),
             post("/v3/maintenance/alarm", "{}", #"{"action":"ACTIVATE","memberID":1,"alarm":"NOSPACE"}"#, #"{"action":"GET"}"#), get("/health", "/health?exclude=NOSPACE", "/health?exclude=NOSPACE&exclude=CORRUPT&serializable=true"),
-            post("/v3/kv/put", #"{"key":"Zm9v","value":"YmFy"}"#), post("/v3/maintenance/alarm", #"{"action":"DEACTIVATE","memberID":"1","alarm":1}"#, #"{"action":7}"#), get("/health"),
+            post("/v3/kv/put", #"{"key":"Zm9v","value":"YmFy"}"#), post("/v3/maintenance/alarm", #"{"action":"DEACTIVATE","memberID":"1","alarm":1}"#), get("/health"),
             post("/v3/maintenance/status", "{}"), post("/v3/maintenance/hash", "{}"), post("/v3/maintenance/defragment", "{}"), post("/v3/maintenance/transfer-leadership", #"{"targetID":"5"}"#),
             post("/v3/auth/status", "{}"), post("/v3/auth/authenticate", #"{"name":"root","password":"p"}"#), post("/v3/auth/enable", "{}"), post("/v3/auth/disable", "{}"),
             post("/v3/auth/user/add", #"{"name":"root","password":"rootpw"}"#, #"{"name":"root","password":"x"}"#, #"{"name":"a<b>&\u2028\"é","password":"x"}"#, #"{"name":"bob","options":{"no_password":true}}"#, "{}"),

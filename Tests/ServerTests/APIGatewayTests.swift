@@ -200,7 +200,9 @@ import Wire
             }
             #expect(await eventually { credit() == 1 })
             try await channel.setOption(.autoRead, value: false).get()
-            let event = WatchEvent(isDelete: false, kv: [UInt8](repeating: 0, count: 200_000))
+            var kv = ByteWriter()
+            kv.writeField(5, [UInt8](repeating: 7, count: 200_000))
+            let event = WatchEvent(isDelete: false, kv: kv.bytes)
             let response = WatchResponse(headerRevision: Revision(6), watchID: WatchID(0), events: [event])
             bed.member.loop.execute { bed.member.emit(Array(repeating: response, count: 100), on: stream) }
             // 20 MB of events, 27 MB of JSON: the sockets take some MB, a stream's window one more.

@@ -141,8 +141,10 @@ final class GatewayCall: GatewayCaller {
             if !hasAnswered { beginStream(.ok, withMetadata: !isHeaderless) }
             http.writeBody(line)
         } catch {
-            // Our own server wrote it.
-            preconditionFailure("answer to \(route.path) is no \(route.response.name): \(error)")
+            // Our own server wrote it, of what its disk holds.
+            http.loop.logger.error("an answer is no \(route.response.name)", metadata: ["path": "\(route.path)", "reason": "\(error)"])
+            drop()
+            fail(.internal, "answer to \(route.path) is no \(route.response.name): \(error)")
         }
     }
 
