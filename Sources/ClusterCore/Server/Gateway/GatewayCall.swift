@@ -24,7 +24,8 @@ final class GatewayCall: GatewayCaller {
     private var requests = 0
     /// Nothing more of the body is looked at.
     private var isBodyDone = false
-    /// A body without any request: etcd's gateway does not wait for the call's headers then, and answers errors as a stream's.
+    /// Errors are told as those of a stream though no message of it came: etcd's gateway does so when it was not told of the call's headers
+    /// before, because the body held no request, or because the server had nothing but an error to say.
     private var isHeaderless = false
     /// A unary call's message.
     private var answer: [UInt8]?
@@ -152,7 +153,8 @@ final class GatewayCall: GatewayCaller {
         isBodyDone = true
         giveBack()
         guard status.code == .ok else {
-            // What our own server never gets to say.
+            // A deadline is the gateway's own in etcd: it learns nothing from the server then.
+            if isStream, !hasAnswered, status.code != .deadlineExceeded { isHeaderless = true }
             return fail(status.code, status.message)
         }
         if isStream {
