@@ -33,7 +33,8 @@ import Wire
             let missing = try await get(bed, "/nowhere")
             #expect(missing.status == "HTTP/1.1 404 Not Found")
             #expect(missing.body == "404 page not found\n")
-            #expect(try await get(bed, "/v3/kv/range", method: "POST", headers: "Content-Length: 0\r\n").status == "HTTP/1.1 404 Not Found")
+            #expect(try await get(bed, "/v3/kv/nothing", method: "POST", headers: "Content-Length: 0\r\n").body == "Not Found\n")
+            #expect(try await get(bed, "/v3/kv/range").status == "HTTP/1.1 405 Method Not Allowed")
             #expect(try await get(bed, "/health", method: "OPTIONS").status == "HTTP/1.1 200 OK")
         }
     }

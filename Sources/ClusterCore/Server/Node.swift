@@ -190,6 +190,13 @@ public final class Node: @unchecked Sendable {
                                                                     logger: logger))
                 } catch let error as NodeError { throw error } catch { throw listenError(url, error) }
             }
+            let clients = listeners
+            for url in configuration.listenMetricsURLs {
+                do {
+                    listeners.append(try await ClientListener.start(port: driver, group: environment.clientGroup, host: url.host, tcpPort: url.port, surface: .metrics,
+                                                                    counting: clients, logger: logger))
+                } catch { throw listenError(url, error) }
+            }
         } catch {
             for listener in listeners { listener.abort() }
             try? await loop.flatSubmit { peers.close(abruptly: true) }.get()

@@ -46,6 +46,8 @@ struct ServeOptions: Hashable, Sendable {
     var dataDirectory: String
     var listenClientURLs: [ServiceURL]
     var advertiseClientURLs: [ServiceURL]
+    /// For metrics and health alone.
+    var listenMetricsURLs: [ServiceURL] = []
     var listenPeerURLs: [ServiceURL]
     var initialAdvertisePeerURLs: [ServiceURL]
     /// In the order given.
@@ -94,6 +96,7 @@ struct ServeCommand: ParsableCommand {
     @Option(name: .customLong("data-dir"), help: "Where the data live. (default: NAME.etcd)") var dataDir: String?
     @Option(name: .customLong("listen-client-urls"), help: "Where clients are heard, separated by commas. (default: http://localhost:2379)") var listenClientURLs: String?
     @Option(name: .customLong("advertise-client-urls"), help: "Where clients find this member. (default: http://localhost:2379)") var advertiseClientURLs: String?
+    @Option(name: .customLong("listen-metrics-urls"), help: "Where metrics and health alone are served, besides.") var listenMetricsURLs: String?
     @Option(name: .customLong("listen-peer-urls"), help: "Where peers are heard. (default: http://localhost:2380)") var listenPeerURLs: String?
     @Option(name: .customLong("initial-advertise-peer-urls"), help: "Where peers find this member. (default: http://localhost:2380)") var initialAdvertisePeerURLs: String?
     @Option(name: .customLong("initial-cluster"), help: "All first members, name=url separated by commas.") var initialCluster: String?
@@ -256,6 +259,7 @@ struct ServeCommand: ParsableCommand {
             name: name, dataDirectory: value(dataDir, "data-dir") ?? "\(name).etcd",
             listenClientURLs: try urls(listenClientURLs, "listen-client-urls", "http://localhost:2379"),
             advertiseClientURLs: try urls(advertiseClientURLs, "advertise-client-urls", "http://localhost:2379"),
+            listenMetricsURLs: value(listenMetricsURLs, "listen-metrics-urls") == nil ? [] : try urls(listenMetricsURLs, "listen-metrics-urls", ""),
             listenPeerURLs: try urls(listenPeerURLs, "listen-peer-urls", "http://localhost:2380"),
             initialAdvertisePeerURLs: advertisePeer, initialCluster: members,
             initialClusterToken: discovery?.token ?? value(initialClusterToken, "initial-cluster-token") ?? "etcd-cluster", initialClusterState: state,

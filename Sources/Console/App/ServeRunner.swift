@@ -111,6 +111,7 @@ enum ServeRunner {
         configuration.dataDirectory = options.dataDirectory
         configuration.listenClientURLs = options.listenClientURLs.map(url)
         configuration.advertiseClientURLs = options.advertiseClientURLs.map(url)
+        configuration.listenMetricsURLs = options.listenMetricsURLs.map(url)
         configuration.listenPeerURLs = options.listenPeerURLs.map(url)
         configuration.initialAdvertisePeerURLs = options.initialAdvertisePeerURLs.map(url)
         configuration.initialCluster = options.initialCluster.flatMap { member in member.peerURLs.map { (name: member.name, url: url($0)) } }

@@ -26,6 +26,12 @@ final class ClientChannel: @unchecked Sendable {
         try? channel.syncOptions?.setOption(.autoRead, value: reading)
     }
 
+    /// Goes on after a pause.
+    func resume() {
+        grpc?.flush()
+        http?.resume()
+    }
+
     /// Lets what runs finish; the connection closes when it is idle.
     func drain() {
         if let grpc {
@@ -82,7 +88,7 @@ final class ProtocolSniffer: ChannelInboundHandler, RemovableChannelHandler {
         var buffer = unwrapInboundIn(data)
         if received == nil { received = buffer } else { received!.writeBuffer(&buffer) }
         let bytes = received!.readableBytesView
-        let isPreface = zip(bytes, ProtocolSniffer.preface).allSatisfy { $0 == $1 }
+        let isPreface = loop.surface == .all && zip(bytes, ProtocolSniffer.preface).allSatisfy { $0 == $1 }
         if isPreface && bytes.count < ProtocolSniffer.preface.count { return }
         if !isPreface, beginsAsTLS(received!) {
             rejections.note("rejected connection on client endpoint", remote: context.remoteAddress, "TLS to a plaintext port: the URL must begin with http://")
@@ -95,7 +101,7 @@ final class ProtocolSniffer: ChannelInboundHandler, RemovableChannelHandler {
                 record.grpc = connection
                 try pipeline.addHandler(connection, position: .after(self))
             } else {
-                let connection = HTTPConnection(loop: loop)
+                let connection = HTTPConnection(loop: loop, identity: record.identity)
                 record.http = connection
                 try context.channel.syncOptions?.setOption(.allowRemoteHalfClosure, value: true)
                 try pipeline.addHandlers(HTTPConnection.codec(loop.bounds) + [connection], position: .after(self))

@@ -6,6 +6,13 @@ import NIOPosix
 import Replica
 import Synchronization
 
+/// What a port serves.
+public enum ClientSurface: Sendable {
+    case all
+    /// Metrics and health alone, over HTTP/1.1: `--listen-metrics-urls`.
+    case metrics
+}
+
 /// A port on which a member serves clients: gRPC and HTTP/1.1 side by side. Thread-safe.
 public final class ClientListener: Sendable {
     private let server: any Channel
@@ -16,9 +23,12 @@ public final class ClientListener: Sendable {
 
     /// Binds and serves. Connections are spread over the loops of `group`.
     /// - Parameter tls: nil: plaintext.
+    /// - Parameter surface: what it serves.
+    /// - Parameter counting: the listeners whose calls a port of metrics counts.
     /// - Throws: NIO's `IOError` when the port cannot be bound (`EADDRINUSE`: somebody else has it).
     public static func start(port: any ReplicaPort, group: any EventLoopGroup, host: String, tcpPort: Int, tls: TLSPort? = nil,
-                             bounds: ClientBounds = ClientBounds(), auth: AuthDesk = AuthDesk(), logger: Logger) async throws -> ClientListener {
+                             bounds: ClientBounds = ClientBounds(), auth: AuthDesk = AuthDesk(), surface: ClientSurface = .all, counting: [ClientListener] = [],
+                             logger: Logger) async throws -> ClientListener {
         var eventLoops: [any EventLoop] = []
         for eventLoop in group.makeIterator() { eventLoops.append(eventLoop) }
         let numbers = LoopNumbers.take(eventLoops.count, of: port)
@@ -29,7 +39,8 @@ public final class ClientListener: Sendable {
         let acceptors = tls.map { tls in loops.map { TLSAcceptor(tls, loop: $0.eventLoop, rejections: rejections) } }
         for loop in loops {
             // Before any connection exists, so nothing reads it meanwhile.
-            loop.siblings = loops
+            loop.surface = surface
+            loop.siblings = surface == .all ? loops : counting.flatMap(\.loops)
             port.attach(loop)
         }
         let bootstrap = ServerBootstrap(group: group)

@@ -21,7 +21,9 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
     private let budget: AnswerBudget
     let auth: AuthDesk
     let logger: Logger
-    /// The loops of the node, this one included: `/metrics` adds them up.
+    /// What the port serves.
+    var surface = ClientSurface.all
+    /// The loops whose calls `/metrics` adds up: those of the same port, or for a port of metrics all of the node.
     var siblings: [ClientLoop] = []
 
     private var calls: ContiguousArray<ClientCall> = []
@@ -40,6 +42,8 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
     // To the clients.
     private var touched: [GRPCConnection] = []
     private var channels: [ObjectIdentifier: ClientChannel] = [:]
+    /// The JSON gateway's connections to this server that carry no call now.
+    var spareLinks: [GatewayLink] = []
     var counters = CallCounters()
     var receivedBytes: UInt64 = 0
     var sentBytes: UInt64 = 0
@@ -669,7 +673,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
         let waiting = held
         held = []
         for delivery in waiting { deliver(delivery) }
-        for channel in channels.values { channel.grpc?.flush() }
+        for channel in channels.values { channel.resume() }
         if earliest != .distantFuture { watchDeadline(earliest) }
     }
 
@@ -717,6 +721,8 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
             }
         }
         readers = nil
+        for link in spareLinks { link.end() }
+        spareLinks = []
         // Those that ended with what `drain` told them still wait for a flush that nothing brings about any more; they know this loop.
         touched = []
         siblings = []

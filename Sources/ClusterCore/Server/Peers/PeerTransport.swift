@@ -281,6 +281,7 @@ private final class PeerLink {
     private var messages: [PeerMessage] = []
     private var waiting = ByteWriter()
     private var pendingBytes = 0
+    private let counters: PeerCounters
     /// Frames that a link fault holds back.
     private var line = DelayLine<[UInt8]>()
     private var lineTimer: Scheduled<Void>?
@@ -288,6 +289,7 @@ private final class PeerLink {
     init(address: PeerAddress, transport: PeerTransport) {
         self.address = address
         self.transport = transport
+        counters = transport.metrics.peer(address.id)
         // It may have been heard before it was known.
         incoming = transport.incomingCount(address.id)
         wasSeen = incoming > 0
@@ -317,6 +319,7 @@ private final class PeerLink {
             transport.found(address.id)
             if !waiting.bytes.isEmpty { write(takeWaiting()) }
         case .failure(let error):
+            if !waiting.bytes.isEmpty { counters.sendFailures.add(1, ordering: .relaxed) }
             waiting.bytes.removeAll()
             if wasSeen && incoming == 0 && PeerLink.isRefusal(error) { transport.gone(address.id) }
             if error is TLSFault || error is NodeError { transport.noteTLS(address, "\(error)") }
@@ -391,7 +394,10 @@ private final class PeerLink {
         }
         // What was held back goes first.
         if !line.isEmpty { linkChanged() }
-        guard channel != nil || waiting.bytes.count < PeerTransport.maxWaitingBytes, pendingBytes < PeerTransport.maxPendingBytes else { return }
+        guard channel != nil || waiting.bytes.count < PeerTransport.maxWaitingBytes, pendingBytes < PeerTransport.maxPendingBytes else {
+            counters.sendFailures.add(UInt64(messages.count), ordering: .relaxed)
+            return
+        }
         encode(into: &waiting)
         if channel != nil { write(takeWaiting()) }
     }
@@ -474,7 +480,7 @@ private final class PeerLink {
         guard let channel else { return }
         let count = bytes.count
         pendingBytes += count
-        transport.metrics.peerSentBytes.add(UInt64(count), ordering: .relaxed)
+        counters.sentBytes.add(UInt64(count), ordering: .relaxed)
         let this = UncheckedBox(self)
         channel.writeAndFlush(channel.allocator.buffer(bytes: bytes)).whenComplete { _ in
             this.value.pendingBytes = max(0, this.value.pendingBytes - count)
@@ -528,6 +534,9 @@ private final class PeerReceiver: ChannelInboundHandler {
     private var peer: MemberID?
     private var http: PeerHTTPAnswer?
     private var isFirst = true
+    private var counters: PeerCounters?
+    /// Came before it was known from whom.
+    private var uncountedBytes: UInt64 = 0
 
     init(transport: PeerTransport) { self.transport = transport }
 
@@ -547,7 +556,7 @@ private final class PeerReceiver: ChannelInboundHandler {
             }
             return
         }
-        transport.metrics.peerReceivedBytes.add(UInt64(bytes.readableBytes), ordering: .relaxed)
+        uncountedBytes += UInt64(bytes.readableBytes)
         reader.append(bytes)
         var events: [ReplicaEvent] = []
         do throws(PeerFrameFault) {
@@ -556,6 +565,7 @@ private final class PeerReceiver: ChannelInboundHandler {
                 guard frame.to == transport.identity.member else { throw .wrongReceiver(frame.to) }
                 if peer == nil {
                     peer = frame.from
+                    counters = transport.metrics.peer(frame.from)
                     transport.opened(context.channel, from: frame.from)
                 }
                 let delivers = !transport.links.isCut(from: frame.from, to: frame.to)
@@ -572,6 +582,10 @@ private final class PeerReceiver: ChannelInboundHandler {
         } catch {
             transport.logger.warning("peer connection refused", metadata: ["peer": "\(context.remoteAddress?.description ?? "?")", "reason": "\(error)"])
             context.close(promise: nil)
+        }
+        if let counters {
+            counters.receivedBytes.add(uncountedBytes, ordering: .relaxed)
+            uncountedBytes = 0
         }
         if !events.isEmpty { transport.received(events) }
     }

@@ -98,7 +98,7 @@ final class SnapshotSender: @unchecked Sendable {
         func write(_ kind: PeerFrame.Kind, _ body: (inout ByteWriter) -> Void) throws {
             var writer = ByteWriter(capacity: 256)
             PeerFrame(kind: kind, cluster: identity.cluster, from: identity.member, to: peer.id).write(into: &writer, body)
-            metrics.peerSentBytes.add(UInt64(writer.bytes.count), ordering: .relaxed)
+            metrics.peer(peer.id).sentBytes.add(UInt64(writer.bytes.count), ordering: .relaxed)
             // Waiting for each chunk is the flow control: one chunk in memory.
             var rest = writer.bytes[...]
             while !rest.isEmpty {
