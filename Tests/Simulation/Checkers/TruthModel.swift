@@ -171,7 +171,7 @@ public struct TruthModel: Sendable {
              .roleGrantPermission, .roleRevokePermission:
             if let error = try accounts.apply(kind, &body, index: appliedIndex) { return .refused(error) }
             return .accounts
-        case .memberAttributes, .stateCheck, .leaseCheckpoint:
+        case .memberAttributes, .stateCheck, .leaseCheckpoint, .downgrade:
             return .none
         }
     }
