@@ -206,15 +206,17 @@ private final class ClientPort {
     private let clients: ClientLoop
     private let channel: EmbeddedChannel
     /// bcrypt's least cost.
+    private static let silent = Logger(label: "fuzz") { _ in SwiftLogNoOpLogHandler() }
     private static let auth = try! AuthDesk(tokens: "simple", bcryptCost: 4)
 
     init() {
         loop = TurnLoop(turns)
-        clients = ClientLoop(number: 1, eventLoop: loop, port: member, bounds: ClientBounds(), auth: ClientPort.auth, logger: Logger(label: "fuzz") { _ in SwiftLogNoOpLogHandler() })
+        clients = ClientLoop(number: 1, eventLoop: loop, port: member, bounds: ClientBounds(), budget: AnswerBudget(limit: ClientBounds().maxTotalResponseBytes),
+                             auth: ClientPort.auth, logger: ClientPort.silent)
         clients.siblings = [clients]
         member.attach(clients)
         channel = EmbeddedChannel(loop: turns)
-        try! clients.adopt(channel)
+        _ = clients.adopt(channel, rejections: RejectionLog(ClientPort.silent))
         channel.connect(to: try! SocketAddress(ipAddress: "127.0.0.1", port: 1), promise: nil)
         turn()
     }

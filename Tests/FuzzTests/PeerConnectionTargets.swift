@@ -73,7 +73,7 @@ private enum PeerConnectionImages {
         })
         transport.memberList = { [Member(id: identity.member, name: "n1", peerURLs: ["http://p"])] }
         let channel = EmbeddedChannel(loop: loop)
-        try! transport.adopt(channel)
+        _ = transport.adopt(channel)
         channel.connect(to: try! SocketAddress(ipAddress: "127.0.0.1", port: 1), promise: nil)
         var stream: [UInt8] = []
         while !choices.isAtEnd {

@@ -33,7 +33,8 @@ import Wire
             let missing = try await get(bed, "/nowhere")
             #expect(missing.status == "HTTP/1.1 404 Not Found")
             #expect(missing.body == "404 page not found\n")
-            #expect(try await get(bed, "/v3/kv/range", method: "POST", headers: "Content-Length: 0\r\n").status == "HTTP/1.1 404 Not Found")
+            #expect(try await get(bed, "/v3/kv/nothing", method: "POST", headers: "Content-Length: 0\r\n").body == "Not Found\n")
+            #expect(try await get(bed, "/v3/kv/range").status == "HTTP/1.1 405 Method Not Allowed")
             #expect(try await get(bed, "/health", method: "OPTIONS").status == "HTTP/1.1 200 OK")
         }
     }
@@ -151,8 +152,11 @@ extension String {
 
 @Suite struct HTTPTargetTests {
     @Test func anEscapeIsTwoDigitsAndNothingElse() {
-        let target = HTTPTarget("/a%2fb%+1%-1%g0%4?x=%41+%")
-        #expect(target.path == "/a/b% 1%-1%g0%4")
-        #expect(target.value("x") == "A %")
+        // A sign is none.
+        for path in ["/a%+1", "/a%-1", "/a%g0", "/a%4", "/%"] { #expect(HTTPTarget(path)?.path == nil, "\(path)") }
+        #expect(HTTPTarget("/a%2fb%41")?.path == "/a/bA")
+        // In the query whatever is none is left out.
+        let target = HTTPTarget("/?x=%41+&y=%+1&z=1")
+        #expect(target?.value("x") == "A " && target?.value("y") == nil && target?.value("z") == "1")
     }
 }

@@ -86,6 +86,8 @@ public struct NodeConfiguration: Sendable {
     public var dataDirectory = ""
     public var listenClientURLs = [NodeURL(host: "localhost", port: 2379)]
     public var advertiseClientURLs = [NodeURL(host: "localhost", port: 2379)]
+    /// Ports for metrics and health alone.
+    public var listenMetricsURLs: [NodeURL] = []
     public var listenPeerURLs = [NodeURL(host: "localhost", port: 2380)]
     public var initialAdvertisePeerURLs = [NodeURL(host: "localhost", port: 2380)]
     /// Empty: this member alone.
@@ -97,6 +99,8 @@ public struct NodeConfiguration: Sendable {
     /// How logins are answered: `simple`, or `jwt,...` with its options. (`AuthDesk`)
     public var authToken = "simple"
     public var bcryptCost = 10
+    public var autoCompaction = AutoCompaction.off
+    public var tls = NodeTLS()
     /// Timing, bounds and quota; name and client URLs are filled in by the node.
     public var options = ReplicaOptions()
     public init() {}
@@ -152,11 +156,12 @@ public struct NodeConfiguration: Sendable {
                 + "--heartbeat-interval (\(options.raft.heartbeatInterval.milliseconds) ms)")
         }
         guard options.raft.electionTimeout <= .seconds(50) else { throw .configuration("--election-timeout must be at most 50000 ms") }
+        for url in listenMetricsURLs where url.scheme != "http" {
+            throw .configuration("cannot listen on \(url): metrics are served without TLS only, use http")
+        }
         guard options.maxTxnOps > 0 else { throw .configuration("--max-txn-ops must be above 0") }
         guard options.maxRequestBytes > 0 else { throw .configuration("--max-request-bytes must be above 0") }
-        for url in listenClientURLs + listenPeerURLs where url.scheme == "https" {
-            throw .configuration("cannot listen on \(url): TLS on the server is not supported yet, use http")
-        }
+        try tls.validate(clientURLs: listenClientURLs, peerURLs: listenPeerURLs)
     }
 }
 

@@ -1,3 +1,5 @@
+import Base
+import NIOConcurrencyHelpers
 import Synchronization
 
 /// Counts and histograms that several threads of a node write and `/metrics` reads.
@@ -9,11 +11,59 @@ public final class NodeMetrics: Sendable {
     public let walWriteBytes = Atomic<UInt64>(0)
     public let clientReceivedBytes = Atomic<UInt64>(0)
     public let clientSentBytes = Atomic<UInt64>(0)
-    public let peerReceivedBytes = Atomic<UInt64>(0)
-    public let peerSentBytes = Atomic<UInt64>(0)
+    private let peerCounters = NIOLockedValueBox<[MemberID: PeerCounters]>([:])
     public let healthSuccesses = Atomic<UInt64>(0)
     public let healthFailures = Atomic<UInt64>(0)
+    let healthChecks: [HealthCheckCount] = HealthCheck.Root.allCases.flatMap { root in root.checks.map { HealthCheckCount(root, $0) } }
     public init() {}
+
+    /// Peers with counters of their own; strangers that name themselves on the peer port take none beyond it.
+    private static let maxPeers = 256
+
+    /// What goes to a peer and comes from it; kept by those who count. Made at the first question.
+    func peer(_ id: MemberID) -> PeerCounters {
+        peerCounters.withLockedValue { peers in
+            if let known = peers[id] { return known }
+            let counters = PeerCounters()
+            if peers.count < NodeMetrics.maxPeers { peers[id] = counters }
+            return counters
+        }
+    }
+
+    /// In the order of their ids.
+    var peers: [(id: MemberID, counters: PeerCounters)] {
+        peerCounters.withLockedValue { $0.sorted { $0.key < $1.key }.map { (id: $0.key, counters: $0.value) } }
+    }
+
+    func checked(_ root: HealthCheck.Root, _ check: HealthCheck, succeeded: Bool) {
+        healthChecks.first { $0.root == root && $0.check == check }?.record(succeeded)
+    }
+}
+
+/// The traffic with one peer.
+public final class PeerCounters: Sendable {
+    public let sentBytes = Atomic<UInt64>(0)
+    public let receivedBytes = Atomic<UInt64>(0)
+    /// Messages that were dropped, and attempts to connect that failed with messages waiting.
+    public let sendFailures = Atomic<UInt64>(0)
+    /// Of heartbeats, while this member leads.
+    public let roundTrip = BucketHistogram(exponentialFrom: 0.0001, factor: 2, count: 16)
+}
+
+/// How often a check of `/livez` or `/readyz` ran, and how it ended last.
+final class HealthCheckCount: Sendable {
+    let root: HealthCheck.Root
+    let check: HealthCheck
+    let successes = Atomic<UInt64>(0)
+    let failures = Atomic<UInt64>(0)
+    let lastSucceeded = Atomic<Bool>(false)
+
+    init(_ root: HealthCheck.Root, _ check: HealthCheck) { (self.root, self.check) = (root, check) }
+
+    func record(_ succeeded: Bool) {
+        if succeeded { successes.add(1, ordering: .relaxed) } else { failures.add(1, ordering: .relaxed) }
+        lastSucceeded.store(succeeded, ordering: .relaxed)
+    }
 }
 
 /// A histogram with fixed upper bounds in seconds, as Prometheus exposes them. Lock-free.

@@ -324,6 +324,8 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     private var lastPublished = Instant.zero
     private var isPublishDue = false
     private var publishesAtOnce = true
+    /// The last that went into the metrics, of each peer.
+    private var measuredRoundTrips: [MemberID: TimeSpan] = [:]
     /// Must stay the last stored property.
     let remains = Remains()
     /// Between two pictures, unless something changed that people wait for: taking one costs a few microseconds.
@@ -339,6 +341,10 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         publishesAtOnce = false
         let status = replica.status()
         publishedStatus.withLockedValue { $0 = status }
+        for peer in status.raft.peers {
+            guard let roundTrip = peer.roundTrip, measuredRoundTrips.updateValue(roundTrip, forKey: peer.id) != roundTrip else { continue }
+            metrics.peer(peer.id).roundTrip.record(nanoseconds: roundTrip.nanoseconds)
+        }
     }
 
     private func log(_ note: ReplicaNote) {
@@ -446,6 +452,7 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     }
 
     var isLeader: Bool { replica.isLeader }
+    var revision: Revision { replica.revision }
     var leader: MemberID { replica.leader }
     /// The members as this one knows them: the table, or what it was told when it joined.
     var knownMembers: [Member] { replica.knownMembers }

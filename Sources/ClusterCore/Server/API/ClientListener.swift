@@ -6,6 +6,13 @@ import NIOPosix
 import Replica
 import Synchronization
 
+/// What a port serves.
+public enum ClientSurface: Sendable {
+    case all
+    /// Metrics and health alone, over HTTP/1.1: `--listen-metrics-urls`.
+    case metrics
+}
+
 /// A port on which a member serves clients: gRPC and HTTP/1.1 side by side. Thread-safe.
 public final class ClientListener: Sendable {
     private let server: any Channel
@@ -15,17 +22,25 @@ public final class ClientListener: Sendable {
     public let boundPort: Int
 
     /// Binds and serves. Connections are spread over the loops of `group`.
+    /// - Parameter tls: nil: plaintext.
+    /// - Parameter surface: what it serves.
+    /// - Parameter counting: the listeners whose calls a port of metrics counts.
     /// - Throws: NIO's `IOError` when the port cannot be bound (`EADDRINUSE`: somebody else has it).
-    public static func start(port: any ReplicaPort, group: any EventLoopGroup, host: String, tcpPort: Int, bounds: ClientBounds = ClientBounds(),
-                             auth: AuthDesk = AuthDesk(), logger: Logger) async throws -> ClientListener {
+    public static func start(port: any ReplicaPort, group: any EventLoopGroup, host: String, tcpPort: Int, tls: TLSPort? = nil,
+                             bounds: ClientBounds = ClientBounds(), auth: AuthDesk = AuthDesk(), surface: ClientSurface = .all, counting: [ClientListener] = [],
+                             logger: Logger) async throws -> ClientListener {
         var eventLoops: [any EventLoop] = []
         for eventLoop in group.makeIterator() { eventLoops.append(eventLoop) }
         let numbers = LoopNumbers.take(eventLoops.count, of: port)
-        let loops = zip(eventLoops, numbers.numbers).map { ClientLoop(number: $1, eventLoop: $0, port: port, bounds: bounds, auth: auth, logger: logger) }
+        let budget = AnswerBudget(limit: bounds.maxTotalResponseBytes)
+        let loops = zip(eventLoops, numbers.numbers).map { ClientLoop(number: $1, eventLoop: $0, port: port, bounds: bounds, budget: budget, auth: auth, logger: logger) }
         let connections = ConnectionCount()
+        let rejections = RejectionLog(logger)
+        let acceptors = tls.map { tls in loops.map { TLSAcceptor(tls, loop: $0.eventLoop, rejections: rejections) } }
         for loop in loops {
             // Before any connection exists, so nothing reads it meanwhile.
-            loop.siblings = loops
+            loop.surface = surface
+            loop.siblings = surface == .all ? loops : counting.flatMap(\.loops)
             port.attach(loop)
         }
         let bootstrap = ServerBootstrap(group: group)
@@ -35,12 +50,12 @@ public final class ClientListener: Sendable {
             .childChannelOption(.socketOption(.so_keepalive), value: 1)
             .childChannelOption(.writeBufferWaterMark, value: .init(low: bounds.writeChunkBytes / 2, high: bounds.writeChunkBytes * 2))
             .childChannelInitializer { channel in
-                guard let loop = loops.first(where: { $0.eventLoop === channel.eventLoop }), !loop.isDraining,
+                guard let index = loops.firstIndex(where: { $0.eventLoop === channel.eventLoop }), !loops[index].isDraining,
                       connections.enter(limit: bounds.maxConnections) else {
                     return channel.eventLoop.makeFailedFuture(ConnectionRefused())
                 }
                 channel.closeFuture.whenComplete { _ in connections.leave() }
-                return channel.eventLoop.makeCompletedFuture { try loop.adopt(channel) }
+                return loops[index].adopt(channel, through: acceptors?[index], rejections: rejections)
             }
         do {
             // Go's listeners take IPv4 for "localhost", and so does everything that is told to connect there.

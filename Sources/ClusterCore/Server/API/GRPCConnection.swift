@@ -6,6 +6,39 @@ import Replica
 import Store
 import Wire
 
+/// Where a connection's bytes go.
+enum ByteOutlet {
+    case socket(ChannelHandlerContext)
+    /// The JSON gateway of this process.
+    case gateway(GatewayLink)
+
+    var isWritable: Bool {
+        switch self {
+        case .socket(let context): context.channel.isWritable
+        case .gateway(let link): link.isWritable
+        }
+    }
+
+    func write(_ bytes: ByteBuffer) {
+        switch self {
+        case .socket(let context): context.writeAndFlush(NIOAny(bytes), promise: nil)
+        case .gateway(let link): link.write(bytes)
+        }
+    }
+
+    /// Closes once everything that was written before has been passed on.
+    func closeAfterWrites() {
+        switch self {
+        case .socket(let context):
+            let channel = context.channel
+            let promise = context.eventLoop.makePromise(of: Void.self)
+            promise.futureResult.whenComplete { _ in channel.close(promise: nil) }
+            context.writeAndFlush(NIOAny(ByteBuffer()), promise: promise)
+        case .gateway(let link): link.serverCloses()
+        }
+    }
+}
+
 /// A client's HTTP/2 connection: bytes to and from the socket, and what its calls come to.
 ///
 /// Confined to its event loop. One write and one flush carry everything that a batch of answers or a burst of reading caused.
@@ -17,7 +50,7 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
 
     let loop: ClientLoop
     private(set) var session: GRPCServerSession!
-    private var context: ChannelHandlerContext?
+    private var outlet: ByteOutlet?
     /// The calls that wait, by stream.
     var table = StreamTable()
     /// Something was queued since the last flush.
@@ -27,7 +60,7 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
     private var isClosing = false
 
     /// About the bytes of answers that have not left: never too low for long, corrected when it matters.
-    private var queuedBytes = 0
+    private var queuedBytes = 0 { didSet { loop.answersChanged(by: queuedBytes - oldValue) } }
     /// The client does not read; its reads are put off.
     private(set) var isClogged = false
     private var postponed: [RequestToken] = []
@@ -55,15 +88,20 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
     // MARK: The socket
 
     func handlerAdded(context: ChannelHandlerContext) {
-        self.context = context
-        loop.refreshStatus()
-        output = context.channel.allocator.buffer(capacity: 4_096)
+        begin(.socket(context))
     }
 
-    func handlerRemoved(context: ChannelHandlerContext) { self.context = nil }
+    func begin(_ outlet: ByteOutlet) {
+        self.outlet = outlet
+        loop.refreshStatus()
+        output = ByteBufferAllocator().buffer(capacity: 4_096)
+    }
 
-    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        let buffer = unwrapInboundIn(data)
+    func handlerRemoved(context: ChannelHandlerContext) { outlet = nil }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) { take(unwrapInboundIn(data)) }
+
+    func take(_ buffer: ByteBuffer) {
         loop.receivedBytes += UInt64(buffer.readableBytes)
         partialBytes += buffer.readableBytes
         do throws(ProtocolFault) {
@@ -109,9 +147,15 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
     }
 
     func channelInactive(context: ChannelHandlerContext) {
-        for place in table.all { loop.cancel(place, .canceled) }
-        self.context = nil
+        end()
         context.fireChannelInactive()
+    }
+
+    /// The client is gone.
+    func end() {
+        for place in table.all { loop.cancel(place, .canceled) }
+        queuedBytes = 0
+        outlet = nil
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
@@ -122,11 +166,11 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
     /// Writes what the session has, as far as the socket takes it.
     func flush() {
         needsFlush = false
-        guard !isWriting, !isClosing, !loop.isPaused, let context, let session else { return }
+        guard !isWriting, !isClosing, !loop.isPaused, let outlet, let session else { return }
         isWriting = true
         let chunk = loop.bounds.writeChunkBytes
         do throws(ProtocolFault) {
-            while context.channel.isWritable {
+            while outlet.isWritable {
                 output.clear()
                 let count = try session.drainOutput(limit: chunk) { bytes in
                     output.writeBytes(bytes)
@@ -135,7 +179,7 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
                 }
                 guard count > 0 else { break }
                 loop.sentBytes += UInt64(count)
-                context.writeAndFlush(wrapOutboundOut(output), promise: nil)
+                outlet.write(output)
                 if count < chunk { break }
             }
         } catch {
@@ -143,7 +187,7 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
         }
         isWriting = false
         // A buffer that was large once is not kept for ever.
-        if output.capacity > 2 * chunk { output = context.channel.allocator.buffer(capacity: 4_096) }
+        if output.capacity > 2 * chunk { output = ByteBufferAllocator().buffer(capacity: 4_096) }
         if !watchesToSettle.isEmpty { settleWatches() }
         if isClogged { unclog() }
         // On a draining loop: the last call has ended and its answer has been handed to the channel.
@@ -152,12 +196,9 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
 
     /// Closes once the channel has passed on everything that was written before.
     private func closeAfterWrites() {
-        guard !isClosing, let context else { return }
+        guard !isClosing, let outlet else { return }
         isClosing = true
-        let channel = context.channel
-        let promise = context.eventLoop.makePromise(of: Void.self)
-        promise.futureResult.whenComplete { _ in channel.close(promise: nil) }
-        context.writeAndFlush(wrapOutboundOut(ByteBuffer()), promise: promise)
+        outlet.closeAfterWrites()
     }
 
     // MARK: Answers
@@ -233,6 +274,7 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
         guard let place = table.find(stream) else { return }
         if case .observe(let call) = loop.work(place) { return advance(call, on: stream) }
         if case .snapshot(let call) = loop.work(place) { return loop.advance(call, place) }
+        if case .lockElection(let call) = loop.work(place) { return loop.drained(call, place) }
         guard case .watch(let call) = loop.work(place) else { return }
         if !call.isTouched {
             call.isTouched = true
@@ -338,6 +380,7 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
         for place in table.all {
             switch loop.work(place) {
             case .watch, .keepAlive, .healthWatch, .observe: loop.fail(place, .stopped)
+            case .lockElection(let call): loop.stop(call, place)
             default: break
             }
         }

@@ -2,27 +2,38 @@ import Base
 import NIOCore
 import NIOHTTP1
 import Replica
-import Store
 
-/// A client's HTTP/1.1 connection: health, version and metrics for people, probes and Prometheus. (etcd-http.md §1-7)
+/// A client's HTTP/1.1 connection: the JSON gateway, and health, version and metrics for people, probes and Prometheus. (etcd-http.md §1-7)
 ///
-/// Confined to its event loop.
+/// One request at a time: `HTTPServerPipelineHandler` keeps those behind it. Confined to its event loop.
 final class HTTPConnection: ChannelInboundHandler {
     typealias InboundIn = HTTPServerRequestPart
     typealias OutboundOut = HTTPServerResponsePart
 
-    private let loop: ClientLoop
+    let loop: ClientLoop
+    /// Who the client is by its certificate.
+    private let identity: ClientIdentity?
     private var context: ChannelHandlerContext?
+
+    /// The request that is read or answered; nil between requests.
     private var head: HTTPRequestHead?
+    private var call: GatewayCall?
     private var bodyBytes = 0
-    /// A request is being answered.
+    private var isRequestComplete = false
     private var isAnswering = false
+    private var hasWrittenHead = false
+    /// After this answer the connection closes.
     private var isEnding = false
+    /// In the middle of writing the end of an answer, which may bring the next request.
+    private var isFinishing = false
     private var idleTimer: Scheduled<Void>?
     /// Tells an answer that comes late from the one that is waited for.
-    private var requestNumber = 0
+    private(set) var requestNumber = 0
 
-    init(loop: ClientLoop) { self.loop = loop }
+    init(loop: ClientLoop, identity: ClientIdentity? = nil) {
+        self.loop = loop
+        self.identity = identity
+    }
 
     /// The handlers between the socket and this one.
     static func codec(_ bounds: ClientBounds) -> [any ChannelHandler] {
@@ -33,9 +44,10 @@ final class HTTPConnection: ChannelInboundHandler {
             HTTPResponseEncoder(),
             ByteToMessageHandler(HTTPRequestDecoder(leftOverBytesStrategy: .dropBytes, limitConfiguration: limits)),
             HTTPServerPipelineHandler(),
-            HTTPServerProtocolErrorHandler(),
         ]
     }
+
+    // MARK: The socket
 
     func handlerAdded(context: ChannelHandlerContext) {
         self.context = context
@@ -52,7 +64,11 @@ final class HTTPConnection: ChannelInboundHandler {
     private func end() {
         idleTimer?.cancel()
         idleTimer = nil
+        requestNumber += 1
         context = nil
+        call?.drop()
+        call = nil
+        head = nil
     }
 
     private func startIdleTimer() {
@@ -63,215 +79,250 @@ final class HTTPConnection: ChannelInboundHandler {
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         switch unwrapInboundIn(data) {
-        case .head(let head):
-            self.head = head
-            bodyBytes = 0
+        case .head(let head): receive(head)
         case .body(let part):
             bodyBytes += part.readableBytes
-            if bodyBytes > loop.bounds.maxHTTPBodyBytes, head != nil {
-                head?.headers.replaceOrAdd(name: "connection", value: "close")
-                begin()
-                respond(.payloadTooLarge, "request body is too large\n")
+            if let call {
+                call.take(part)
+            } else if head != nil, !isAnswering, bodyBytes > loop.bounds.maxHTTPBodyBytes {
+                refuseBody()
             }
         case .end:
-            // Answered before its end: too large.
-            guard let head, !isAnswering else { return }
-            begin()
-            route(head)
+            isRequestComplete = true
+            // What was answered before its end is closed, now or when the answer has left.
+            guard head != nil else { return }
+            guard isFinishing else { return requestComplete() }
+            // Pipelined requests that are answered at once would otherwise be answered within each other.
+            let number = requestNumber
+            loop.eventLoop.assumeIsolated().execute { [self] in
+                if number == requestNumber { requestComplete() }
+            }
         }
     }
 
-    func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+    func channelReadComplete(context: ChannelHandlerContext) {
+        // Calls of the gateway may have been answered, for others as well.
+        loop.flushTouched()
+        context.fireChannelReadComplete()
+    }
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        if context.channel.isWritable { call?.resume() }
+        context.fireChannelWritabilityChanged()
+    }
+
+    /// The client sends no more, which calls of the gateway take for its end; what else it waits for it gets.
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if case ChannelEvent.inputClosed? = event as? ChannelEvent {
+            isEnding = true
+            if head == nil { context.close(promise: nil) } else if isRequestComplete { call?.clientHasLeft() }
+        }
+        context.fireUserInboundEventTriggered(event)
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        if let error = error as? HTTPParserError, !hasWrittenHead, !(isAnswering && isRequestComplete) {
+            // The decoder closes the connection as soon as this returns.
+            call?.drop()
+            call = nil
+            refuse(error == .headerOverflow ? .requestHeaderFieldsTooLarge : .badRequest)
+        }
+        context.close(promise: nil)
+    }
 
     func drain() {
         isEnding = true
-        if !isAnswering { context?.close(promise: nil) }
+        if head == nil { context?.close(promise: nil) } else { call?.drain() }
     }
 
-    private func begin() {
+    /// After a pause.
+    func resume() { call?.resume() }
+
+    var isWritable: Bool { context?.channel.isWritable ?? false }
+
+    // MARK: Requests
+
+    private func receive(_ head: HTTPRequestHead) {
+        self.head = head
+        (bodyBytes, isRequestComplete, isAnswering, hasWrittenHead) = (0, false, false, false)
+        if head.version == .http1_1, !head.headers.contains(name: "Host") {
+            return refuse(.badRequest, ": missing required Host header")
+        }
+        let expectation = head.headers.first(name: "Expect")?.lowercased()
+        if let expectation, expectation != "100-continue" {
+            isEnding = true
+            beginAnswer()
+            return respond(.expectationFailed, [], [], isPlain: true)
+        }
+        guard let target = HTTPTarget(head.uri) else { return refuse(.badRequest) }
+        guard loop.surface == .all, head.method != .OPTIONS, !target.needsRedirect, let route = GatewayRoute.find(target.path) else { return }
+        var method = head.method
+        var hasNoBody = false
+        if method == .POST, let override = head.headers.first(name: "X-HTTP-Method-Override"), !override.isEmpty,
+           head.headers.first(name: "Content-Type") == "application/x-www-form-urlencoded" {
+            method = HTTPMethod(rawValue: override.uppercased())
+            hasNoBody = true
+        }
+        guard method == .POST, !isMistakenForItsCertificate(target) else { return }
+        if expectation != nil {
+            context?.writeAndFlush(wrapOutboundOut(.head(HTTPResponseHead(version: head.version, status: .continue))), promise: nil)
+        }
+        let call = GatewayCall(route, head, hasNoBody: hasNoBody, on: self)
+        self.call = call
+        call.begin()
+    }
+
+    private func requestComplete() {
+        if let call { return call.endBody() }
+        guard let head, !isAnswering, let target = HTTPTarget(head.uri) else { return }
+        beginAnswer()
+        answer(head, target)
+    }
+
+    /// The time between requests is over.
+    func beginAnswer() {
         isAnswering = true
-        requestNumber += 1
         idleTimer?.cancel()
         idleTimer = nil
     }
 
-    // MARK: Routing
-
-    private func route(_ head: HTTPRequestHead) {
-        let target = HTTPTarget(head.uri)
-        if head.method == .OPTIONS { return respond(.ok, "") }
+    private func answer(_ head: HTTPRequestHead, _ target: HTTPTarget) {
+        if loop.surface == .all {
+            if isMistakenForItsCertificate(target) {
+                return respond(.badRequest, Array("CommonName of client sending a request against gateway will be ignored and not used as expected\n".utf8),
+                               HTTPConnection.plainText, isPlain: true)
+            }
+            if head.method == .OPTIONS { return respond(.ok, [], []) }
+        }
+        if target.needsRedirect { return redirect(head, to: target) }
         switch target.path {
+        case "/metrics": return metrics()
+        case "/health": return onlyGet(head) { health(target) }
+        case _ where HealthCheck.find(target.path) != nil: return onlyGet(head) { check(target) }
+        case _ where loop.surface == .metrics: break
         case "/version":
-            guard isGet(head) else { return }
-            respond(.ok, "{\"etcdserver\":\"\(ServerVersion.etcd)\",\"etcdcluster\":\"\(ServerVersion.cluster)\"}", type: "application/json")
-        case "/health":
-            guard isGet(head) else { return }
-            health(target)
-        case "/metrics":
-            guard isGet(head) else { return }
-            metrics()
-        case _ where target.path == "/livez" || target.path.hasPrefix("/livez/"):
-            guard isGet(head) else { return }
-            checks(target, root: "/livez", [.serializableRead])
-        case _ where target.path == "/readyz" || target.path.hasPrefix("/readyz/"):
-            guard isGet(head) else { return }
-            checks(target, root: "/readyz", [.dataCorruption, .serializableRead, .linearizableRead, .nonLearner])
-        case _ where target.path.hasPrefix("/v3/"):
-            respond(.notFound, "{\"code\":5,\"message\":\"Not Found\"}", type: "application/json")
-        default:
-            respond(.notFound, "404 page not found\n", extra: [("X-Content-Type-Options", "nosniff")])
+            return onlyGet(head) {
+                respond(.ok, Array("{\"etcdserver\":\"\(ServerVersion.etcd)\",\"etcdcluster\":\"\(ServerVersion.cluster)\"}".utf8),
+                        [("Content-Type", "application/json")])
+            }
+        case "/debug/vars": return onlyGet(head) { variables() }
+        case "/v3": return redirect(head, to: target)
+        case _ where GatewayRoute.find(target.path) != nil: return respondText(.methodNotAllowed, "Method Not Allowed\n")
+        case _ where target.path.hasPrefix("/v3/"): return respondText(.notFound, "Not Found\n")
+        default: break
         }
+        respondText(.notFound, "404 page not found\n")
     }
 
-    private func isGet(_ head: HTTPRequestHead) -> Bool {
-        if head.method == .GET { return true }
-        respond(.methodNotAllowed, "Method Not Allowed\n", extra: [("Allow", "GET"), ("X-Content-Type-Options", "nosniff")])
-        return false
+    private func onlyGet(_ head: HTTPRequestHead, _ body: () -> Void) {
+        if head.method == .GET { return body() }
+        respond(.methodNotAllowed, Array("Method Not Allowed\n".utf8), [("Allow", "GET")] + HTTPConnection.plainText)
     }
 
-    // MARK: Health
-
-    /// Alarms, then the leader, then a read, as etcd has it. (§4)
-    private func health(_ target: HTTPTarget) {
-        let serializable = target.value("serializable") == "true"
-        let excluded = target.values("exclude")
-        let status = loop.port.published
-        for alarm in status?.alarms ?? [] where !excluded.contains(alarmName(alarm.kind)) {
-            return unhealthy("ALARM \(alarmName(alarm.kind))")
-        }
-        if !serializable, status == nil || status?.raft.leader == MemberID.none { return unhealthy("RAFT NO LEADER") }
-        let number = requestNumber
-        loop.probe(linearizable: !serializable) { [self] error in
-            guard number == requestNumber else { return }
-            if let error { return unhealthy("RANGE ERROR:\(error.message)") }
-            loop.port.metrics.healthSuccesses.add(1, ordering: .relaxed)
-            respond(.ok, "{\"health\":\"true\",\"reason\":\"\"}")
-        }
+    private func redirect(_ head: HTTPRequestHead, to target: HTTPTarget) {
+        let location = target.redirection
+        guard head.method == .GET || head.method == .HEAD else { return respond(.movedPermanently, [], [("Location", location)]) }
+        var escaped = location.replacing("&", with: "&amp;").replacing("<", with: "&lt;").replacing(">", with: "&gt;")
+        escaped = escaped.replacing("\"", with: "&#34;").replacing("'", with: "&#39;")
+        respond(.movedPermanently, Array("<a href=\"\(escaped)\">Moved Permanently</a>.\n\n".utf8),
+                [("Content-Type", "text/html; charset=utf-8"), ("Location", location)])
     }
 
-    private func unhealthy(_ reason: String) {
-        loop.port.metrics.healthFailures.add(1, ordering: .relaxed)
-        respond(.serviceUnavailable, "{\"health\":\"false\",\"reason\":\"\(reason)\"}\n")
-    }
-
-    private enum Check: String {
-        case serializableRead = "serializable_read"
-        case linearizableRead = "linearizable_read"
-        case dataCorruption = "data_corruption"
-        case nonLearner = "non_learner"
-    }
-
-    private func checks(_ target: HTTPTarget, root: String, _ all: [Check]) {
-        var wanted = all
-        if target.path.count > root.count + 1 {
-            let name = String(target.path.dropFirst(root.count + 1))
-            wanted = all.filter { $0.rawValue == name }
-            guard !wanted.isEmpty else { return respond(.notFound, "404 page not found\n", extra: [("X-Content-Type-Options", "nosniff")]) }
-        } else {
-            let excluded = target.values("exclude")
-            wanted.removeAll { excluded.contains($0.rawValue) }
-        }
-        run(wanted[...], number: requestNumber, verbose: target.has("verbose"), lines: "", failed: false)
-    }
-
-    private func run(_ checks: ArraySlice<Check>, number: Int, verbose: Bool, lines: String, failed: Bool) {
-        guard number == requestNumber else { return }
-        guard let check = checks.first else {
-            if failed { return respond(.serviceUnavailable, lines) }
-            return respond(.ok, verbose ? lines + "ok\n" : "ok\n")
-        }
-        func finish(_ failure: String?) {
-            let line = failure.map { "[-]\(check.rawValue) failed: \($0)\n" } ?? "[+]\(check.rawValue) ok\n"
-            run(checks.dropFirst(), number: number, verbose: verbose, lines: lines + line, failed: failed || failure != nil)
-        }
-        switch check {
-        case .serializableRead: loop.probe(linearizable: false) { finish($0?.message) }
-        case .linearizableRead: loop.probe(linearizable: true) { finish($0?.message) }
-        case .dataCorruption:
-            let corrupt = loop.port.published?.alarms.contains { $0.kind == Alarm.corrupt } ?? false
-            finish(corrupt ? "alarm activated: CORRUPT" : nil)
-        case .nonLearner: finish(loop.port.published?.isLearner ?? false ? "not supported for learner" : nil)
-        }
-    }
-
-    // MARK: Metrics
-
-    private func metrics() {
-        let number = requestNumber
-        let loops = loop.siblings.isEmpty ? [loop] : loop.siblings
-        let counters = loops.map { sibling in sibling.eventLoop.submit { sibling.counters } }
-        EventLoopFuture.whenAllSucceed(counters, on: loop.eventLoop).assumeIsolated().whenComplete { [self] result in
-            guard number == requestNumber, case .success(let parts) = result else { return }
-            var sum = CallCounters()
-            for part in parts { sum.add(part) }
-            let text = MetricsText.render(identity: loop.identity, status: loop.port.published, metrics: loop.port.metrics, calls: sum)
-            respond(.ok, text, type: "text/plain; version=0.0.4; charset=utf-8")
-        }
+    /// etcd's gateway would act with the server's own certificate, so it refuses clients that may count on theirs. (§2.5)
+    private func isMistakenForItsCertificate(_ target: HTTPTarget) -> Bool {
+        guard let identity, !identity.commonName.bytes.isEmpty, target.path.hasPrefix("/v3/") else { return false }
+        return loop.port.published?.isAuthEnabled ?? false
     }
 
     // MARK: Answers
 
-    private func respond(_ status: HTTPResponseStatus, _ body: String, type: String = "text/plain; charset=utf-8", extra: [(String, String)] = []) {
-        guard let context, let request = head, isAnswering else { return }
-        isAnswering = false
-        requestNumber += 1
-        head = nil
-        let keepsAlive = request.isKeepAlive && !isEnding
+    /// What Go's `http.Error` says of its text.
+    private static let plainText = [("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff")]
+
+    func respondText(_ status: HTTPResponseStatus, _ body: String) { respond(status, Array(body.utf8), HTTPConnection.plainText) }
+
+    /// A whole answer.
+    /// - Parameter isPlain: without what every answer of the client port carries.
+    func respond(_ status: HTTPResponseStatus, _ body: [UInt8], _ headers: [(String, String)], isPlain: Bool = false) {
+        guard head != nil, isAnswering, !hasWrittenHead else { return }
+        writeHead(status, headers, length: body.count, isPlain: isPlain)
+        if !body.isEmpty { write(body, flush: false) }
+        endAnswer()
+    }
+
+    /// - Parameter length: nil for an answer in parts, as they come.
+    func writeHead(_ status: HTTPResponseStatus, _ headers: [(String, String)], length: Int?, isPlain: Bool = false) {
+        guard let context, let request = head else { return }
+        hasWrittenHead = true
         var response = HTTPResponseHead(version: request.version, status: status)
-        response.headers.add(name: "Access-Control-Allow-Headers", value: "accept, content-type, authorization")
-        response.headers.add(name: "Access-Control-Allow-Methods", value: "POST, GET, OPTIONS, PUT, DELETE")
-        response.headers.add(name: "Access-Control-Allow-Origin", value: "*")
-        response.headers.add(name: "Content-Type", value: type)
-        response.headers.add(name: "Content-Length", value: String(body.utf8.count))
-        for (name, value) in extra { response.headers.add(name: name, value: value) }
-        if !keepsAlive { response.headers.add(name: "Connection", value: "close") }
+        if loop.surface == .all, !isPlain {
+            response.headers.add(name: "Access-Control-Allow-Headers", value: "accept, content-type, authorization")
+            response.headers.add(name: "Access-Control-Allow-Methods", value: "POST, GET, OPTIONS, PUT, DELETE")
+            response.headers.add(name: "Access-Control-Allow-Origin", value: "*")
+        }
+        for (name, value) in headers { response.headers.add(name: name, value: value) }
+        response.headers.add(name: "Date", value: HTTPDate.text(unixSeconds: loop.unixSeconds))
+        if let length {
+            response.headers.add(name: "Content-Length", value: String(length))
+        } else if request.version == .http1_1 {
+            response.headers.add(name: "Transfer-Encoding", value: "chunked")
+        } else {
+            isEnding = true
+        }
+        if !request.isKeepAlive || !isRequestComplete && length != nil { isEnding = true }
+        if isEnding {
+            response.headers.add(name: "Connection", value: "close")
+        } else if request.version == .http1_0 {
+            response.headers.add(name: "Connection", value: "keep-alive")
+        }
         context.write(wrapOutboundOut(.head(response)), promise: nil)
-        if !body.isEmpty { context.write(wrapOutboundOut(.body(.byteBuffer(context.channel.allocator.buffer(string: body)))), promise: nil) }
-        let promise = keepsAlive ? nil : context.eventLoop.makePromise(of: Void.self)
-        if let promise {
+    }
+
+    /// A part of an answer, passed on at once.
+    func writeBody(_ bytes: [UInt8]) { write(bytes, flush: true) }
+
+    private func write(_ bytes: [UInt8], flush: Bool) {
+        guard let context, let head, head.method != .HEAD else { return }
+        let part = wrapOutboundOut(.body(.byteBuffer(ByteBuffer(bytes: bytes))))
+        if flush { context.writeAndFlush(part, promise: nil) } else { context.write(part, promise: nil) }
+    }
+
+    /// The answer is complete: the next request may come, or the connection closes.
+    func endAnswer() {
+        guard let context, head != nil, hasWrittenHead else { return }
+        // A rest of the request that nobody reads would be taken for the next one.
+        if !isRequestComplete { isEnding = true }
+        (head, call, isAnswering, hasWrittenHead) = (nil, nil, false, false)
+        requestNumber += 1
+        isFinishing = true
+        if isEnding {
             let channel = context.channel
+            let promise = context.eventLoop.makePromise(of: Void.self)
             promise.futureResult.whenComplete { _ in channel.close(promise: nil) }
+            context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: promise)
         } else {
             startIdleTimer()
+            context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: nil)
         }
-        context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: promise)
-    }
-}
-
-/// Path and query of a request line.
-struct HTTPTarget {
-    let path: String
-    private let query: [(name: String, value: String)]
-
-    init(_ uri: String) {
-        let parts = uri.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
-        path = HTTPTarget.decode(parts[0])
-        query = parts.count < 2 ? [] : parts[1].split(separator: "&").map { pair in
-            let sides = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-            return (HTTPTarget.decode(sides[0]), sides.count > 1 ? HTTPTarget.decode(sides[1]) : "")
-        }
+        isFinishing = false
     }
 
-    func value(_ name: String) -> String? { query.first { $0.name == name }?.value }
-    func values(_ name: String) -> [String] { query.filter { $0.name == name }.map(\.value) }
-    func has(_ name: String) -> Bool { query.contains { $0.name == name } }
+    /// The body is larger than anything that could be answered.
+    func refuseBody() {
+        isEnding = true
+        call?.drop()
+        call = nil
+        beginAnswer()
+        if hasWrittenHead { return endAnswer() }
+        respondText(.payloadTooLarge, "request body is too large\n")
+    }
 
-    /// Percent escapes and '+'; an escape that is none stays as it is.
-    private static func decode(_ text: Substring) -> String {
-        guard text.utf8.contains(where: { $0 == UInt8(ascii: "%") || $0 == UInt8(ascii: "+") }) else { return String(text) }
-        let bytes = Array(text.utf8)
-        var out: [UInt8] = []
-        var at = 0
-        while at < bytes.count {
-            if bytes[at] == UInt8(ascii: "%"), at + 2 < bytes.count,
-               let value = Hexadecimal.number(bytes[at + 1...at + 2]) {
-                out.append(UInt8(value))
-                at += 3
-            } else {
-                out.append(bytes[at] == UInt8(ascii: "+") ? 0x20 : bytes[at])
-                at += 1
-            }
-        }
-        return String(decoding: out, as: UTF8.self)
+    /// An answer to what is no request, in the words of Go's server.
+    private func refuse(_ status: HTTPResponseStatus, _ details: String = "") {
+        isEnding = true
+        if head == nil { head = HTTPRequestHead(version: .http1_1, method: .GET, uri: "/") }
+        beginAnswer()
+        hasWrittenHead = false
+        respond(status, Array("\(status.code) \(status.reasonPhrase)\(details)".utf8), [("Content-Type", "text/plain; charset=utf-8")], isPlain: true)
     }
 }

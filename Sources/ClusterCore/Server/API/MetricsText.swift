@@ -74,13 +74,45 @@ struct MetricsText {
                 metrics.clientReceivedBytes.load(ordering: .relaxed))
         counter("etcd_network_client_grpc_sent_bytes_total", "The total number of bytes sent to grpc clients.",
                 metrics.clientSentBytes.load(ordering: .relaxed))
-        // Per peer in etcd; here one series for all of them, which sums to the same.
-        describe("etcd_network_peer_received_bytes_total", "The total number of bytes received from peers.", "counter")
-        line("etcd_network_peer_received_bytes_total", "From=\"all\"", "\(metrics.peerReceivedBytes.load(ordering: .relaxed))")
-        describe("etcd_network_peer_sent_bytes_total", "The total number of bytes sent to peers.", "counter")
-        line("etcd_network_peer_sent_bytes_total", "To=\"all\"", "\(metrics.peerSentBytes.load(ordering: .relaxed))")
+        peers(metrics)
         counter("etcd_server_health_success", "The total number of successful health checks", metrics.healthSuccesses.load(ordering: .relaxed))
         counter("etcd_server_health_failures", "The total number of failed health checks", metrics.healthFailures.load(ordering: .relaxed))
+        healthChecks(metrics)
+    }
+
+    private mutating func peers(_ metrics: NodeMetrics) {
+        let peers = metrics.peers
+        func perPeer(_ name: String, _ help: String, _ label: String, _ value: (PeerCounters) -> UInt64) {
+            let values = peers.map { (label: "\(label)=\"\($0.id)\"", value: value($0.counters)) }.filter { $0.value > 0 }
+            guard !values.isEmpty else { return }
+            describe(name, help, "counter")
+            for each in values { line(name, each.label, "\(each.value)") }
+        }
+        perPeer("etcd_network_peer_received_bytes_total", "The total number of bytes received from peers.", "From") { $0.receivedBytes.load(ordering: .relaxed) }
+        perPeer("etcd_network_peer_sent_bytes_total", "The total number of bytes sent to peers.", "To") { $0.sentBytes.load(ordering: .relaxed) }
+        perPeer("etcd_network_peer_sent_failures_total", "The total number of send failures from peers.", "To") { $0.sendFailures.load(ordering: .relaxed) }
+        // Measured by the leader alone, with its heartbeats.
+        let measured = peers.filter { $0.counters.roundTrip.read().counts.contains { $0 > 0 } }
+        guard !measured.isEmpty else { return }
+        describe("etcd_network_peer_round_trip_time_seconds", "Round-Trip-Time histogram between peers", "histogram")
+        for peer in measured { buckets("etcd_network_peer_round_trip_time_seconds", "To=\"\(peer.id)\"", peer.counters.roundTrip) }
+    }
+
+    /// Only checks that ran have a series, as in etcd.
+    private mutating func healthChecks(_ metrics: NodeMetrics) {
+        let checks = metrics.healthChecks.map { count in
+            (name: count.check.rawValue, type: count.root.rawValue, successes: count.successes.load(ordering: .relaxed),
+             failures: count.failures.load(ordering: .relaxed), last: count.lastSucceeded.load(ordering: .relaxed))
+        }.filter { $0.successes + $0.failures > 0 }
+        guard !checks.isEmpty else { return }
+        describe("etcd_server_healthcheck", "The result of each kind of healthcheck.", "gauge")
+        for check in checks { line("etcd_server_healthcheck", "name=\"\(check.name)\",type=\"\(check.type)\"", check.last ? "1" : "0") }
+        describe("etcd_server_healthchecks_total", "The total number of each kind of healthcheck.", "counter")
+        for check in checks {
+            for (status, count) in [("success", check.successes), ("error", check.failures)] where count > 0 {
+                line("etcd_server_healthchecks_total", "name=\"\(check.name)\",status=\"\(status)\",type=\"\(check.type)\"", "\(count)")
+            }
+        }
     }
 
     // MARK: Calls
@@ -155,15 +187,19 @@ struct MetricsText {
     }
     private mutating func histogram(_ name: String, _ help: String, _ histogram: BucketHistogram) {
         describe(name, help, "histogram")
+        buckets(name, "", histogram)
+    }
+    private mutating func buckets(_ name: String, _ labels: String, _ histogram: BucketHistogram) {
+        let prefix = labels.isEmpty ? "" : labels + ","
         let (counts, sum) = histogram.read()
         var total: UInt64 = 0
         for (bound, count) in zip(histogram.bounds, counts) {
             total += count
-            line("\(name)_bucket", "le=\"\(bound)\"", "\(total)")
+            line("\(name)_bucket", "\(prefix)le=\"\(bound)\"", "\(total)")
         }
         total += counts.last ?? 0
-        line("\(name)_bucket", "le=\"+Inf\"", "\(total)")
-        line("\(name)_sum", "", "\(sum)")
-        line("\(name)_count", "", "\(total)")
+        line("\(name)_bucket", "\(prefix)le=\"+Inf\"", "\(total)")
+        line("\(name)_sum", labels, "\(sum)")
+        line("\(name)_count", labels, "\(total)")
     }
 }

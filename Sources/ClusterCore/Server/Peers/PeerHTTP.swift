@@ -57,11 +57,11 @@ struct RemoteCluster: Sendable {
     }
 
     /// Asks all at once; the first good answer counts.
-    static func fetch(from urls: [NodeURL], on group: any EventLoopGroup) async throws -> RemoteCluster {
+    static func fetch(from urls: [NodeURL], by dialer: PeerDialer = PeerDialer(), on group: any EventLoopGroup) async throws -> RemoteCluster {
         try await withThrowingTaskGroup(of: Result<RemoteCluster, any Error>.self) { tasks in
             for url in urls {
                 tasks.addTask {
-                    do { return .success(try await fetch(url, on: group)) } catch { return .failure(Unreachable(description: "\(url): \(error)")) }
+                    do { return .success(try await fetch(url, dialer, on: group)) } catch { return .failure(Unreachable(description: "\(url): \(error)")) }
                 }
             }
             var failures: [String] = []
@@ -77,18 +77,13 @@ struct RemoteCluster: Sendable {
         }
     }
 
-    private static func fetch(_ url: NodeURL, on group: any EventLoopGroup) async throws -> RemoteCluster {
+    private static func fetch(_ url: NodeURL, _ dialer: PeerDialer, on group: any EventLoopGroup) async throws -> RemoteCluster {
         let loop = group.next()
         let answer = loop.makePromise(of: RemoteCluster.self)
-        let connecting = ClientBootstrap(group: loop)
-            .connectTimeout(answerTimeout)
-            .channelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHTTPClientHandlers()
-                    try channel.pipeline.syncOperations.addHandler(MembersQuestion(host: url.authority, answer: answer))
-                }
-            }
-            .connect(host: url.host, port: url.port)
+        let connecting = dialer.connect(host: url.host, port: url.port, isTLS: url.scheme == "https", on: loop, timeout: answerTimeout) { channel in
+            try channel.pipeline.syncOperations.addHTTPClientHandlers()
+            try channel.pipeline.syncOperations.addHandler(MembersQuestion(host: url.authority, answer: answer))
+        }
         connecting.whenFailure { answer.fail($0) }
         let timeout = loop.scheduleTask(in: answerTimeout) { answer.fail(Unreachable(description: "no answer")) }
         answer.futureResult.whenComplete { _ in
@@ -140,7 +135,7 @@ final class MembersQuestion: ChannelInboundHandler {
 
     func channelInactive(context: ChannelHandlerContext) { fail("the connection was closed") }
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        answer.fail(error)
+        answer.fail(TLSFault.ofPeer(error))
         context.close(promise: nil)
     }
     private func fail(_ reason: String) { answer.fail(RemoteCluster.Unreachable(description: reason)) }

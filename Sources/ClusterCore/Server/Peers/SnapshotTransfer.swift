@@ -25,19 +25,21 @@ final class SnapshotSender: @unchecked Sendable {
     private let links: any LinkPolicy
     private let metrics: NodeMetrics
     private let logger: Logger
+    private let dialer: PeerDialer
     private let finished: @Sendable (MemberID, Bool) -> Void
     private let generator: NIOLockedValueBox<SeededGenerator>
     /// nil: the node ends.
     private let streams = NIOLockedValueBox<[any Channel]?>([])
 
     init(identity: NodeIdentity, loop: any EventLoop, links: any LinkPolicy, generator: SeededGenerator, metrics: NodeMetrics, logger: Logger,
-         finished: @escaping @Sendable (MemberID, Bool) -> Void) {
+         dialer: PeerDialer = PeerDialer(), finished: @escaping @Sendable (MemberID, Bool) -> Void) {
         self.identity = identity
         self.loop = loop
         self.links = links
         self.generator = NIOLockedValueBox(generator)
         self.metrics = metrics
         self.logger = logger
+        self.dialer = dialer
         self.finished = finished
     }
 
@@ -75,16 +77,19 @@ final class SnapshotSender: @unchecked Sendable {
         defer { reader.release() }
         var cutter = try SnapshotCutter(reader)
         let answer = loop.makePromise(of: Void.self)
-        let channel = try ClientBootstrap(group: loop)
-            .connectTimeout(.seconds(2))
-            .channelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture {
-                    // A peer that stands still must not hold the leader's only stream to it for ever.
-                    try channel.pipeline.syncOperations.addHandler(IdleStateHandler(allTimeout: SnapshotSender.stallTimeout))
-                    try channel.pipeline.syncOperations.addHandler(SnapshotAnswer(answer))
-                }
-            }
-            .connect(host: peer.host, port: peer.port).wait()
+        // Whatever becomes of the connection, somebody has to have asked.
+        answer.futureResult.whenFailure { _ in }
+        let channel: any Channel
+        do {
+            channel = try dialer.connect(host: peer.host, port: peer.port, isTLS: peer.isTLS, on: loop, timeout: .seconds(2)) { channel in
+                // A peer that stands still must not hold the leader's only stream to it for ever.
+                try channel.pipeline.syncOperations.addHandler(IdleStateHandler(allTimeout: SnapshotSender.stallTimeout))
+                try channel.pipeline.syncOperations.addHandler(SnapshotAnswer(answer))
+            }.wait()
+        } catch {
+            answer.fail(error)
+            throw error
+        }
         streams.withLockedValue { $0?.append(channel) }
         defer {
             streams.withLockedValue { $0?.removeAll { $0 === channel } }
@@ -93,7 +98,7 @@ final class SnapshotSender: @unchecked Sendable {
         func write(_ kind: PeerFrame.Kind, _ body: (inout ByteWriter) -> Void) throws {
             var writer = ByteWriter(capacity: 256)
             PeerFrame(kind: kind, cluster: identity.cluster, from: identity.member, to: peer.id).write(into: &writer, body)
-            metrics.peerSentBytes.add(UInt64(writer.bytes.count), ordering: .relaxed)
+            metrics.peer(peer.id).sentBytes.add(UInt64(writer.bytes.count), ordering: .relaxed)
             // Waiting for each chunk is the flow control: one chunk in memory.
             var rest = writer.bytes[...]
             while !rest.isEmpty {
@@ -160,7 +165,7 @@ private final class SnapshotAnswer: ChannelInboundHandler {
         } catch { end(.failure(error)) }
     }
     func channelInactive(context: ChannelHandlerContext) { end(.failure(SnapshotSender.Refused(description: "the peer closed the connection"))) }
-    func errorCaught(context: ChannelHandlerContext, error: any Error) { end(.failure(error)) }
+    func errorCaught(context: ChannelHandlerContext, error: any Error) { end(.failure(TLSFault.ofPeer(error))) }
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         guard event is IdleStateHandler.IdleStateEvent else { return context.fireUserInboundEventTriggered(event) }
         end(.failure(SnapshotSender.Refused(description: "the peer stands still")))
