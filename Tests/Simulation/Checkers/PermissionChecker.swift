@@ -102,9 +102,9 @@ struct PermissionChecker {
 
     /// A member's accounts in full.
     func compare(_ found: AuthStore) -> Violation? {
-        // Behind what is remembered there is nothing to compare with.
         guard let version = versions.last(where: { $0.accounts.revision == found.revision && $0.accounts.isEnabled == found.isEnabled })?.accounts else {
-            return versions[0].accounts.revision >= found.revision ? nil : Violation("accounts", "a member shows auth revision \(found.revision)\(found.isEnabled ? ", enabled" : ""), which never was")
+            // What is forgotten, or was committed in this very turn, cannot be compared.
+            return found.revision <= versions[0].accounts.revision || found.revision >= versions[versions.count - 1].accounts.revision ? nil : Violation("accounts", "a member shows auth revision \(found.revision)\(found.isEnabled ? ", enabled" : ""), which never was")
         }
         guard found.userNames.count == version.users.count, found.roleNames.count == version.roles.count else {
             return Violation("accounts", "at auth revision \(found.revision) a member has users \(found.userNames) and roles \(found.roleNames)")
