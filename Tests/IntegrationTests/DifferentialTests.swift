@@ -118,13 +118,13 @@ extension Integration {
             }
         }
 
-        /// The etcdctl of some releases has no command for it.
+        /// Up to the job itself: etcd 3.5 begins one and then never answers, since what it applies has no result. (Its etcdctl has no command for it.)
         @Test func downgradesAreAnsweredTheSameByBoth() async throws {
             func script(_ endpoint: String) async throws -> [String] {
                 let client = try EtcdClient(endpoints: [endpoint])
                 var lines: [String] = []
-                for (action, version) in [(0, "3.4"), (0, "3.4.0"), (0, "3.4.7-rc.1"), (0, "3.5.0"), (0, "3.3"), (0, "x.y"), (0, ""), (0, "3"), (0, "3.4.0+m"), (2, ""), (1, "3.6.0"), (1, "3.4.0"),
-                                          (1, "3.4.0"), (0, "3.4.0"), (0, "3.3.0"), (2, "nonsense"), (2, ""), (1, "3.4"), (2, "")] {
+                for (action, version) in [(0, "3.4"), (0, "3.4.0"), (0, "3.4.7-rc.1"), (0, "3.5.0"), (0, "3.3"), (0, "x.y"), (0, ""), (0, "3"), (0, "3.4.0+m"), (2, ""), (2, "nonsense"), (1, "3.6.0"),
+                                          (1, "3.3"), (1, "x")] {
                     var request = PBDowngradeRequest()
                     request.action = PBDowngradeRequest.DowngradeAction(rawValue: action)!
                     request.version = version

@@ -49,7 +49,10 @@ extension Integration.ServeTests {
         try await expectRefusal(["serve", "--listen-peer-urls", "127.0.0.1:2380"], "--listen-peer-urls", status: 64, in: scratch)
         try await expectRefusal(["serve", "--initial-cluster", "other=http://127.0.0.1:2380"], "couldn't find local name \"default\"", status: 64, in: scratch)
         try await expectRefusal(["serve"], "--log-level loud", status: 64, environment: ["ETCD_LOG_LEVEL": "loud"], in: scratch)
-        try await expectRefusal(["serve", "--log-level", "shrill"], "--log-level shrill", status: 64, environment: ["ETCD_LOG_LEVEL": "info"], in: scratch)
+        try await expectRefusal(["serve", "--log-level", "shrill"], "--log-level shrill", status: 64, in: scratch)
+        // As etcd: what is said twice is no matter of precedence.
+        try await expectRefusal(["serve", "--log-level", "info"], "conflicting environment variable ETCD_LOG_LEVEL is shadowed by corresponding command-line flag", status: 1,
+                                environment: ["ETCD_LOG_LEVEL": "info"], in: scratch)
         try await expectRefusal(["sail"], "sail", status: 64, in: scratch)
         try await expectRefusal(["playground", "--nodes", "4"], "--nodes 4", status: 64, in: scratch)
     }
@@ -122,7 +125,7 @@ extension Integration.ServeTests {
         let ports = try Ports.free(2)
         let client = "http://127.0.0.1:\(ports[0])", peer = "http://127.0.0.1:\(ports[1])"
         let process = try ChildProcess([quarterdeck, "serve", "--name", "flagged"], environment: [
-            "ETCD_NAME": "overruled", "ETCD_DATA_DIR": scratch.file("from-environment"), "ETCD_LISTEN_CLIENT_URLS": client, "ETCD_ADVERTISE_CLIENT_URLS": client,
+            "ETCD_DATA_DIR": scratch.file("from-environment"), "ETCD_LISTEN_CLIENT_URLS": client, "ETCD_ADVERTISE_CLIENT_URLS": client,
             "ETCD_LISTEN_PEER_URLS": peer, "ETCD_INITIAL_ADVERTISE_PEER_URLS": peer, "ETCD_INITIAL_CLUSTER": "flagged=\(peer)", "ETCD_INITIAL_CLUSTER_TOKEN": "etcd-cluster",
             "ETCD_MAX_TXN_OPS": "2",
         ], in: scratch)

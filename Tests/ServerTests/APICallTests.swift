@@ -166,7 +166,6 @@ import Wire
             #expect(unknown.number(2) == 9 && Int64(bitPattern: unknown.number(3)) == -1 && unknown.number(4) == 0)
             let auth = Fields(await client.call(.authStatus).messages[0])
             #expect(auth.number(2) == 0 && auth.number(3) == 1 && auth.message(1)?.number(3) == 1, "its revision is the snapshot's")
-            #expect(await client.call(.lock).status.code == .unimplemented)
         }
     }
 

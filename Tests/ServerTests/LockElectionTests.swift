@@ -155,7 +155,8 @@ import Wire
             call.halfClose()
             #expect(await eventually { held.first != nil })
             call.cancel()
-            _ = await call.end()
+            // What comes later on the connection is answered, so the reset has been read.
+            #expect((await client.call(.status)).status.code == .ok)
             let (token, _) = try #require(held.first)
             var put = ByteWriter()
             TxnResult(revision: Revision(5), succeeded: true, responses: []).encode(header: ResponseHeader(), into: &put)
