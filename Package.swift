@@ -45,6 +45,8 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+        .package(url: "https://github.com/apple/swift-certificates", from: "1.21.1"),
+        .package(url: "https://github.com/apple/swift-asn1.git", from: "1.7.4"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
     ],
@@ -66,12 +68,14 @@ let package = Package(
         core("PosixDisk", ["Base", "Log"]),
         core("LMDBBackend", ["Base", "Store", "CLMDB", "CISAL"]),
         core("Wire", ["Base", .product(name: "SwiftProtobuf", package: "swift-protobuf")]),
-        core("GRPC", ["Base", "CNghttp2"]),
+        core("GRPC", ["Base", "CNghttp2", "CISAL"]),
         core("Server", [
             "Base", "Raft", "Log", "Store", "Auth", "BoltFile", "Replica", "Wire", "GRPC", "PosixDisk", "LMDBBackend", "CCrypt",
             .product(name: "Logging", package: "swift-log"), .product(name: "Crypto", package: "swift-crypto"),
             .product(name: "CryptoExtras", package: "swift-crypto"),
-            .product(name: "NIOHTTP1", package: "swift-nio"),
+            .product(name: "NIOHTTP1", package: "swift-nio"), .product(name: "NIOTLS", package: "swift-nio"),
+            .product(name: "NIOSSL", package: "swift-nio-ssl"), .product(name: "X509", package: "swift-certificates"),
+            .product(name: "SwiftASN1", package: "swift-asn1"),
         ] + nio),
 
         // MARK: Client
@@ -80,16 +84,17 @@ let package = Package(
 
         // MARK: Console
         .target(name: "CNcurses", path: "Sources/Console/CNcurses", linkerSettings: [.linkedLibrary("ncursesw"), .linkedLibrary("tinfo")]),
+        .target(name: "CResolver", path: "Sources/Console/CResolver", linkerSettings: [.linkedLibrary("resolv")]),
         .target(name: "UI", path: "Sources/Console/UI", exclude: ["DESIGN.md"]),
         .executableTarget(name: "quarterdeck", dependencies: [
-            "UI", "CNcurses", "Client", "Server", "Simulation",
+            "UI", "CNcurses", "CResolver", "Client", "Server", "Simulation",
             .product(name: "ArgumentParser", package: "swift-argument-parser"), .product(name: "Yams", package: "Yams"),
             .product(name: "Histogram", package: "hdrhistogram-swift"), .product(name: "Logging", package: "swift-log"),
         ] + nio, path: "Sources/Console/App"),
 
         // MARK: Tests
         // The simulator is a library: `quarterdeck simulate`, the small program `simulate` (no sockets: builds in a minute) and the tests share it.
-        .target(name: "Simulation", dependencies: ["Base", "Raft", "Log", "Store", "Replica", .product(name: "HeapModule", package: "swift-collections"),
+        .target(name: "Simulation", dependencies: ["Auth", "Base", "Raft", "Log", "Store", "Replica", .product(name: "HeapModule", package: "swift-collections"),
                                                .product(name: "ArgumentParser", package: "swift-argument-parser")],
                 path: "Tests/Simulation", swiftSettings: [.define("PLANTED_FAULTS", .when(traits: ["PlantedFaults"]))]),
         .executableTarget(name: "simulate", dependencies: ["Simulation"], path: "Tests/Simulate"),
@@ -98,7 +103,12 @@ let package = Package(
             "Base", "CNcurses", "Client", "Server", "Simulation", .product(name: "ArgumentParser", package: "swift-argument-parser"),
             .product(name: "DequeModule", package: "swift-collections"), .product(name: "Logging", package: "swift-log"),
         ] + nio, path: "Tests/Torture"),
-        tests("SimulationTests", ["Base", "Raft", "Log", "Store", "Replica", "Simulation"]),
+        // Certificate authorities made at run time, for the tests of TLS.
+        .target(name: "TestCertificates", dependencies: [
+            .product(name: "X509", package: "swift-certificates"), .product(name: "SwiftASN1", package: "swift-asn1"),
+            .product(name: "Crypto", package: "swift-crypto"),
+        ], path: "Tests/TestCertificates"),
+        tests("SimulationTests", ["Auth", "Base", "Raft", "Log", "Store", "Replica", "Simulation"]),
         tests("RaftTests", ["Base", "Raft"]),
         tests("LogTests", ["Base", "Raft", "Log", "PosixDisk"]),
         tests("LMDBBackendTests", ["Base", "Store", "LMDBBackend"]),
@@ -108,14 +118,18 @@ let package = Package(
         tests("ReplicaTests", ["Base", "Raft", "Log", "Store", "Auth", "Replica"]),
         tests("GRPCTests", ["Base", "GRPC", "Wire", "CNghttp2"]),
         tests("ClientTests", ["quarterdeck", "Base", "GRPC", "Wire", "Client"] + nio),
-        tests("ServerTests", ["Base", "Raft", "Store", "Auth", "Replica", "GRPC", "Wire", "Server", .product(name: "Logging", package: "swift-log"),
+        tests("ServerTests", ["Base", "Raft", "Store", "Auth", "Replica", "GRPC", "Wire", "Server", "Client", "TestCertificates",
+                              .product(name: "Logging", package: "swift-log"), .product(name: "NIOSSL", package: "swift-nio-ssl"),
                               .product(name: "Crypto", package: "swift-crypto"), .product(name: "CryptoExtras", package: "swift-crypto")] + nio),
         tests("UITests", ["UI"], exclude: ["Goldens"]), // read from the source folder
-        tests("TerminalTests", ["quarterdeck", "UI", "CNcurses", "Server"]),
+        tests("TerminalTests", ["quarterdeck", "Base", "UI", "CNcurses", "Server"]),
         // Decoders of bytes from outside. The corpus is read from the source folder.
-        tests("FuzzTests", ["UI", "Base", "Raft", "Log", "Store", "Replica", "GRPC"], exclude: ["README.md", "Corpus"]),
+        tests("FuzzTests", ["quarterdeck", "UI", "CNcurses", "Base", "Raft", "Log", "Store", "Auth", "Replica", "GRPC", "Wire", "Server", "Client",
+                            .product(name: "NIOEmbedded", package: "swift-nio"), .product(name: "NIOHTTP1", package: "swift-nio"),
+                            .product(name: "Logging", package: "swift-log"), .product(name: "ArgumentParser", package: "swift-argument-parser")] + nio,
+              exclude: ["README.md", "Corpus"]),
         // Real processes: the program itself beside the test bundle, etcd and etcdctl.
-        tests("IntegrationTests", ["quarterdeck", "torture", "Base", "Client", "Server", "Simulation", "UI"] + nio),
+        tests("IntegrationTests", ["quarterdeck", "torture", "Base", "Wire", "Client", "Server", "Simulation", "TestCertificates", "UI"] + nio),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -202,7 +202,9 @@ final class ClientConnection: ChannelInboundHandler, GRPCClientDelegate {
         guard !isClosed else { return }
         isClosed = true
         keepAliveTask?.cancel()
-        let reason = closeReason ?? "connection closed by the server"
+        // A plaintext client of a TLS port hears nothing at all.
+        let reason = closeReason ?? (isReady || expectsTLS ? "connection closed by the server"
+            : "connection closed by the server before it said a word: it may want TLS (https://)")
         session.connectionClosed(reason)
         receivers.removeAll()
         onClosed(self, reason)
@@ -281,6 +283,28 @@ func describe(_ error: any Error) -> String {
         error.connectionErrors.first.map { describe($0.error) } ?? "cannot resolve \(error.host)"
     case let error as IOError: String(cString: strerror(error.errnoCode)).lowercased()
     case ChannelError.connectTimeout: "connect timed out"
+    case NIOSSLError.handshakeFailed(let cause): describeTLS("\(cause)")
+    case let error as BoringSSLError: describeTLS("\(error)")
+    case let error as NIOSSLExtraError where error == .failedToValidateHostname: "the server's certificate is for other hosts than this one: \(error)"
+    case NIOSSLError.unableToValidateCertificate: "the server's certificate is for other hosts than this one"
     default: "\(error)"
+    }
+}
+
+/// What a failed handshake means, out of the library's words for it.
+private func describeTLS(_ text: String) -> String {
+    func has(_ part: String) -> Bool { text.firstRange(of: part) != nil }
+    return if has("EOF during handshake") {
+        "TLS handshake failed: the server closed the connection; it may not speak TLS (http:// instead of https://)"
+    } else if has("WRONG_VERSION_NUMBER") || has("HTTP_REQUEST") {
+        "TLS handshake failed: the server does not speak TLS (http:// instead of https://)"
+    } else if has("CERTIFICATE_VERIFY_FAILED") {
+        "TLS handshake failed: the server's certificate is not from an authority that this client trusts, or has run out"
+    } else if has("ALERT_CERTIFICATE_REQUIRED") {
+        "TLS: the server wants a client certificate"
+    } else if has("ALERT_BAD_CERTIFICATE") || has("ALERT_UNKNOWN_CA") || has("ALERT_CERTIFICATE") || has("ALERT_HANDSHAKE_FAILURE") {
+        "TLS: the server does not accept this client's certificate, or wants one: \(text)"
+    } else {
+        "TLS handshake failed: \(text)"
     }
 }

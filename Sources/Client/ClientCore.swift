@@ -38,6 +38,11 @@ final class ClientCore: @unchecked Sendable {
             var tls = TLSConfiguration.makeClientConfiguration()
             tls.applicationProtocols = ["h2"]
             tls.minimumTLSVersion = .tlsv12
+            // BoringSSL's own list lacks P-521, with which etcd signs the certificates of --auto-tls.
+            tls.verifySignatureAlgorithms = [
+                .ecdsaSecp256R1Sha256, .ecdsaSecp384R1Sha384, .ecdsaSecp521R1Sha512, .ed25519, .rsaPssRsaeSha256, .rsaPssRsaeSha384, .rsaPssRsaeSha512,
+                .rsaPkcs1Sha256, .rsaPkcs1Sha384, .rsaPkcs1Sha512,
+            ]
             if let file = settings.caFile { tls.trustRoots = .file(file) }
             if let file = settings.certificateFile {
                 tls.certificateChain = try NIOSSLCertificate.fromPEMFile(file).map { .certificate($0) }

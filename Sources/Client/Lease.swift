@@ -205,6 +205,9 @@ final class LeaseKeeper {
         }
     }
 
+    /// A year. Servers may say anything, etcd's longest lease is of 285.
+    static let maxSeconds: Int64 = 366 * 86_400
+
     private unowned let core: ClientCore
     private var entries: [LeaseID: [Entry]] = [:]
     private var call: StreamCall?
@@ -301,7 +304,8 @@ final class LeaseKeeper {
         if entries.isEmpty { disconnect() }
     }
 
-    private func received(_ message: UnsafeRawBufferPointer) {
+    /// An answer of any server. Internal for tests.
+    func received(_ message: UnsafeRawBufferPointer) {
         guard let answer = try? PBLeaseKeepAliveResponse(decoding: message) else { return }
         failures = 0
         let id = LeaseID(answer.id)
@@ -309,10 +313,12 @@ final class LeaseKeeper {
         guard answer.ttl > 0 else { return expire(id) }
         let renewal = LeaseRenewal(header: ResponseHeader(answer.header), id: id, ttlSeconds: answer.ttl)
         let now = NIODeadline.now()
+        // A longer lease is renewed as if it lasted this long.
+        let seconds = min(answer.ttl, LeaseKeeper.maxSeconds)
         for entry in same {
-            entry.deadline = now + .seconds(answer.ttl)
+            entry.deadline = now + .seconds(seconds)
             entry.buffer.pushLatest(renewal, keeping: 16)
-            schedule(entry, .milliseconds(max(answer.ttl * 1_000 / 3, 100)))
+            schedule(entry, .milliseconds(max(seconds * 1_000 / 3, 100)))
         }
     }
 

@@ -221,7 +221,11 @@ final class Watcher: @unchecked Sendable {
         return writer.bytes
     }
 
-    private func received(_ message: UnsafeRawBufferPointer) {
+    /// A server may name the very last revision.
+    private static func after(_ revision: Revision) -> Revision { revision.rawValue == .max ? revision : revision.next }
+
+    /// A message of any server. Internal for tests.
+    func received(_ message: UnsafeRawBufferPointer) {
         var reader = ByteReader(message)
         let answer: WatchAnswer
         do {
@@ -239,7 +243,7 @@ final class Watcher: @unchecked Sendable {
         watchID = answer.watchID
         failures = 0
         // From now on means: after the revision at which the server took the watch, also on the next connection.
-        if nextRevision == .zero { nextRevision = answer.header.revision.next }
+        if nextRevision == .zero { nextRevision = Watcher.after(answer.header.revision) }
         started.succeed(answer.header.revision)
     }
 
@@ -286,7 +290,7 @@ final class Watcher: @unchecked Sendable {
         if events.isEmpty {
             // Progress: nothing up to here is missing, so a new connection can begin later.
             guard answer.header.revision != .zero else { return }
-            if nextRevision <= answer.header.revision { nextRevision = answer.header.revision.next }
+            if nextRevision <= answer.header.revision { nextRevision = Watcher.after(answer.header.revision) }
         } else {
             // A server may only send what was asked for; a repeated event would break the promise made to the reader.
             if let first = events.first, first.kv.modRevision < nextRevision {
@@ -296,7 +300,7 @@ final class Watcher: @unchecked Sendable {
                 events.removeAll { $0.kv.modRevision < nextRevision }
                 if events.isEmpty { return }
             }
-            nextRevision = events[events.count - 1].kv.modRevision.next
+            nextRevision = Watcher.after(events[events.count - 1].kv.modRevision)
         }
         if buffer.push(WatchBatch(header: answer.header, events: events), cost: bytes + 64) { call?.pause() }
     }

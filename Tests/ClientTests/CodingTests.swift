@@ -1,6 +1,8 @@
 import Base
 @testable import Client
 import Foundation
+import NIOCore
+import NIOPosix
 import Testing
 import Wire
 
@@ -174,5 +176,41 @@ import Wire
         #expect(Watcher.serviceError(in: ServiceError.compacted.message) == .compacted)
         #expect(Watcher.serviceError(in: "mvcc: watcher range is empty") == nil)
         #expect(Watcher.serviceError(in: " desc = code = x") == nil)
+    }
+}
+
+/// What servers may say without being right.
+@Suite struct HostileAnswerTests {
+    /// A client that connects to nothing.
+    private func withCore(_ body: (ClientCore) async throws -> Void) async throws {
+        let core = try ClientCore(loop: MultiThreadedEventLoopGroup.singleton.next(), configuration: ClientConfiguration(endpoints: []))
+        try await body(core)
+        try await core.loop.submit { core.close() }.get()
+    }
+
+    @Test(arguments: [Int64.max, Int64.max / 1_000, 9_000_000_001]) func aLeaseMayLastLongerThanAnyClock(ttl: Int64) async throws {
+        try await withCore { core in
+            let entry = LeaseKeeper.Entry(id: LeaseID(7), loop: core.loop) { _ in }
+            var answer = PBLeaseKeepAliveResponse()
+            answer.id = 7
+            answer.ttl = ttl
+            let bytes = answer.encoded()
+            try await core.loop.submit {
+                core.leases.add(entry)
+                bytes.withUnsafeBytes { core.leases.received($0) }
+            }.get()
+            #expect(try await entry.buffer.next()?.ttlSeconds == ttl)
+        }
+    }
+
+    @Test func aServerMayNameTheLastRevisionThereIs() async throws {
+        try await withCore { core in
+            let watcher = Watcher(core: core, query: WatchQuery(.single(Key("a"))), options: CallOptions())
+            let messages = [watchCreated(.max), watchEvents([], at: .max), watchEvents([putEvent("a", .max)], at: .max)].map { $0.encoded() }
+            try await core.loop.submit { for message in messages { message.withUnsafeBytes { watcher.received($0) } } }.get()
+            #expect(try await watcher.started.wait() == Revision(.max))
+            #expect(try await watcher.buffer.next()?.isProgress == true)
+            #expect(try await watcher.buffer.next()?.events.first?.kv.modRevision == Revision(.max))
+        }
     }
 }

@@ -44,6 +44,9 @@ private enum OrderImages {
 
     static func type(_ raw: UnsafeRawBufferPointer) {
         let text = String(decoding: raw, as: UTF8.self)
+        // A key may be typed with escapes.
+        precondition(Model.unescaped(raw.map { "\\x" + Format.hexByte($0) }.joined()).elementsEqual(raw))
+        _ = Model.unescaped(text)
         let screen = Screen()
         for item in screen.model.phraseItems(text) { _ = item.obstacle }
         // The same figures in the forms.
@@ -81,13 +84,16 @@ struct Screen {
     mutating func press(_ key: KeyPress) { perform(.key(key)) }
     mutating func perform(_ action: Action) { _ = update(&model, action, at: now) }
 
-    /// Every view once, and the time goes on.
-    mutating func look() {
-        for key in "1234570" as String {
-            press(KeyPress(.character(key)))
+    static let viewKeys: [Character] = ["1", "2", "3", "4", "5", "7", "9", "0"]
+
+    /// Two views, and the time goes on.
+    /// - Parameter choice: which.
+    mutating func look(_ choice: Int) {
+        for place in [choice, choice / Screen.viewKeys.count] {
+            press(KeyPress(.character(Screen.viewKeys[place % Screen.viewKeys.count])))
             _ = view(model)
         }
-        now = now.advanced(byMilliseconds: 1_000)
+        now = max(now, model.now).advanced(byMilliseconds: 1_000)
         _ = update(&model, .tick, at: now)
         _ = view(model)
     }

@@ -148,9 +148,16 @@ private enum PeerImages {
             (.alarm, bytes { $0.writeField(1, 1 as Int64); $0.writeField(2, 9 as Int64); $0.writeField(3, 1 as Int64) }),
             (.memberAttributes, MemberAttributes(member: to, name: "n9", clientURLs: ["http://c"]).encoded()),
         ]
+        let newcomer = Member(id: from, peerURLs: ["http://q"], isLearner: true)
+        func membership(_ step: ConfigurationChange.Step, _ request: MembershipRequest) -> [UInt8] {
+            [1] + piece(ConfigurationChange(steps: [step], context: MembershipEntry(asker: to, number: 5, change: .request(request)).encoded()).entryPayload)
+        }
+        // The last brings back a member that was removed.
+        let changes = [membership(.addLearner(from), .add(newcomer)), membership(.addLearner(from), .update(from, peerURLs: ["http://r"])), membership(.remove(from), .remove(from)), membership(.addLearner(from), .add(newcomer))]
         let encoded = commands.map { [0] + piece(Command(kind: $0.0, proposer: to, number: 5, body: $0.1).encoded()) }
         return encoded + [encoded.flatMap { $0 }, [1] + piece(Configuration(voters: [to]).bootstrapPayload()) + encoded[0],
-                          [1] + piece(ConfigurationChange(steps: [.addLearner(from)]).entryPayload) + encoded[0]]
+                          [1] + piece(ConfigurationChange(steps: [.addLearner(from)]).entryPayload) + encoded[0],
+                          changes[0] + encoded[0] + changes[1], changes.flatMap { $0 } + encoded[0]]
     }
 
     /// A log of these entries, behind an empty store: all are committed by a member's own vote and applied.

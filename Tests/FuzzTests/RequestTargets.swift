@@ -109,13 +109,13 @@ final class SilentClient: GRPCClientDelegate {
     private(set) var session: GRPCClientSession!
     /// How often each call was said to be over.
     private(set) var endings: [StreamID: Int] = [:]
-    var received: (UnsafeRawBufferPointer) -> Void = { _ in }
+    var received: (UnsafeRawBufferPointer, StreamID) -> Void = { _, _ in }
 
     init(maxReceiveMessageBytes: Int = 4 << 20) {
         session = GRPCClientSession(delegate: self, authority: "fuzz:1", isTLS: false, maxReceiveMessageBytes: maxReceiveMessageBytes)
     }
     func sessionReady(_ session: GRPCClientSession) {}
-    func session(_ session: GRPCClientSession, received message: UnsafeRawBufferPointer, on stream: StreamID) { received(message) }
+    func session(_ session: GRPCClientSession, received message: UnsafeRawBufferPointer, on stream: StreamID) { received(message, stream) }
     func session(_ session: GRPCClientSession, finished stream: StreamID, _ status: CallStatus) {
         endings[stream, default: 0] += 1
         precondition(endings[stream] == 1, "call \(stream) ended twice")

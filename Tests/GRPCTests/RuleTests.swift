@@ -157,19 +157,71 @@ private final class RawClient {
         #expect(huge["grpc-message"] == "grpc: received message larger than max (3145728 vs. 1000)")
     }
 
-    @Test func compressedMessagesAreRefused() throws {
+    @Test func compressionThatWasNotNamedIsRefused() throws {
         let client = RawClient()
         let plain = try client.request(RawClient.headers(), body: framed([1], flag: 1))
         #expect(plain["grpc-status"] == "13")
         #expect(plain["grpc-message"] == "grpc: compressed flag set with identity or empty encoding")
-        let gzip = try client.request(RawClient.headers(["grpc-encoding": "gzip"]), body: framed([1], flag: 1))
-        #expect(gzip["grpc-status"] == "12")
-        #expect(gzip["grpc-message"] == "grpc: Decompressor is not installed for grpc-encoding \"gzip\"")
         let unknown = try client.request(RawClient.headers(["grpc-encoding": "snappy"]), body: framed([1]))
         #expect(unknown["grpc-status"] == "12")
+        #expect(unknown["grpc-message"] == "grpc: Decompressor is not installed for grpc-encoding \"snappy\"")
+        #expect(unknown["grpc-accept-encoding"] == "identity,gzip")
         let odd = try client.request(RawClient.headers(), body: framed([1], flag: 7))
         #expect(odd["grpc-message"] == "grpc: received unexpected payload format 7")
         #expect(client.server.events.isEmpty)
+    }
+
+    @Test func gzipMessagesAreUnderstoodAndAnsweredInKind() throws {
+        let client = RawClient()
+        client.server.onCall = { session, stream, request in session.respondUnary(stream, message: request) }
+        let headers = RawClient.headers(["grpc-encoding": "gzip"])
+        // Of Python's gzip. A small answer is not worth it.
+        let small = try client.request(headers, body: framed([31, 139, 8, 0, 0, 0, 0, 0, 2, 3, 99, 100, 98, 6, 0, 29, 128, 188, 85, 3, 0, 0, 0], flag: 1))
+        #expect(small["grpc-status"] == "0" && small["grpc-encoding"] == "gzip" && small.body == framed([1, 2, 3]))
+        let text = Array(String(repeating: "what repeats gets small ", count: 4_000).utf8)
+        let packed = try #require(Gzip.compress(text))
+        #expect(packed.count < text.count / 10)
+        let large = try client.request(headers, body: framed(packed, flag: 1))
+        #expect(large["grpc-status"] == "0" && large.body.first == 1 && large.body.count < text.count / 10)
+        let answered = try large.body.dropFirst(5).withUnsafeBytes { raw throws in try Gzip.decompress(raw, limit: 1 << 20) }
+        #expect(answered == text)
+        // Without compression in the request there is none in the answer.
+        #expect(try client.request(RawClient.headers(), body: framed(text)).body == framed(text))
+    }
+
+    @Test func gzipBombsAndDamageAreRefused() throws {
+        let server = RecordingServer(maxReceiveMessageBytes: 1_000)
+        let client = RawClient(server: server)
+        let headers = RawClient.headers(["grpc-encoding": "gzip"])
+        client.server.onCall = { session, stream, request in session.respondUnary(stream, message: []) }
+        let bomb = try #require(Gzip.compress([UInt8](repeating: 0, count: 250_000)))
+        #expect(bomb.count <= 1_000, "it passes the limit of what arrives: \(bomb.count)")
+        let refused = try client.request(headers, body: framed(bomb, flag: 1))
+        #expect(refused["grpc-status"] == "8")
+        #expect(refused["grpc-message"] == "grpc: received message after decompression larger than max (1001 vs. 1000)")
+        for damaged in [[], [1, 2, 3], Array(bomb.dropLast(9)), Array(bomb.dropLast(8)) + [UInt8](repeating: 9, count: 8), [UInt8](repeating: 0x1f, count: 40)] {
+            let answer = try client.request(headers, body: framed(damaged, flag: 1))
+            #expect(["13", "8"].contains(answer["grpc-status"]), "\(damaged.prefix(4)) \(answer["grpc-message"] ?? "")")
+        }
+        #expect(try client.request(headers, body: framed([31, 139, 8, 0, 0, 0, 0, 0, 2, 3, 99, 100, 98, 6, 0, 29, 128, 188, 86, 3, 0, 0, 0], flag: 1))["grpc-message"]
+            == "grpc: failed to decompress the received message: gzip: invalid checksum")
+        #expect(try client.request(headers, body: framed([31, 139, 8, 0, 0, 0, 0, 0, 2, 3, 99, 100], flag: 1))["grpc-message"]
+            == "grpc: failed to decompress the received message: unexpected EOF")
+        #expect(client.server.events.isEmpty)
+    }
+
+    @Test(arguments: [0, 1, 999, 1_000, 1_023, 1_024, 5_000, 100_000]) func gzipKeepsEveryByteAndItsLimit(count: Int) throws {
+        var generator = SeededGenerator(seed: UInt64(count))
+        // Half of it repeats.
+        let plain = (0..<count).map { $0 % 64 < 32 ? UInt8(truncatingIfNeeded: $0 / 7) : UInt8(truncatingIfNeeded: generator.next()) }
+        guard let packed = Gzip.compress(plain) else {
+            #expect(count < Gzip.leastBytes)
+            return
+        }
+        #expect(try packed.withUnsafeBytes { raw throws in try Gzip.decompress(raw, limit: count) } == plain)
+        #expect(throws: Gzip.Fault.tooLarge) { try packed.withUnsafeBytes { raw throws in try Gzip.decompress(raw, limit: count - 1) } }
+        // Members one behind the other are one stream.
+        #expect(try (packed + packed).withUnsafeBytes { raw throws in try Gzip.decompress(raw, limit: 2 * count) } == plain + plain)
     }
 
     @Test func uncompressedMessageUnderGzipEncodingIsServed() throws {

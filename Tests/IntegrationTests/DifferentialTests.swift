@@ -1,5 +1,8 @@
+import Base
+import Client
 import Foundation
 import Testing
+import Wire
 
 extension Integration {
     /// The same etcdctl commands against real etcd and against our server: what they print may differ only in names and numbers
@@ -47,11 +50,11 @@ extension Integration {
             Command("move-leader 1234"), Command("auth status -w json"), Command("put after all -w json"), Command("frob"), Command("get foo --bogus"),
         ]
 
-        @Test func etcdctlPrintsTheSameForBoth() async throws {
+        @Test(arguments: Etcdctl.Release.allCases) func etcdctlPrintsTheSameForBoth(_ release: Etcdctl.Release) async throws {
             try await withRealEtcd { endpoint, scratch in
-                let etcd = Etcdctl([endpoint], scratch)
+                let etcd = Etcdctl([endpoint], scratch, release)
                 try await withServers { cluster in
-                    let own = cluster.etcdctl
+                    let own = Etcdctl(cluster.endpoints, cluster.scratch, release)
                     for (number, command) in Self.script.enumerated() {
                         let theirs = try await etcd.run(command.arguments, input: command.input)
                         let ours = try await own.run(command.arguments, input: command.input)
@@ -91,11 +94,11 @@ extension Integration {
             Command("--user root:rootpw user list"), Command("--user root:rootpw role list"), Command("--user root:rootpw auth disable"), Command("auth status -w json"), Command("get foo"), Command("user delete root"),
         ]
 
-        @Test func etcdctlIsRefusedTheSameByBoth() async throws {
+        @Test(arguments: Etcdctl.Release.allCases) func etcdctlIsRefusedTheSameByBoth(_ release: Etcdctl.Release) async throws {
             try await withRealEtcd { endpoint, scratch in
-                let etcd = Etcdctl([endpoint], scratch)
+                let etcd = Etcdctl([endpoint], scratch, release)
                 try await withServers(extra: ["--log-level", "debug"]) { cluster in
-                    let own = cluster.etcdctl
+                    let own = Etcdctl(cluster.endpoints, cluster.scratch, release)
                     for (number, command) in Self.authScript.enumerated() {
                         let theirs = try await etcd.run(command.arguments, input: command.input)
                         let ours = try await own.run(command.arguments, input: command.input)
@@ -115,13 +118,58 @@ extension Integration {
             }
         }
 
+        /// The etcdctl of some releases has no command for it.
+        @Test func downgradesAreAnsweredTheSameByBoth() async throws {
+            func script(_ endpoint: String) async throws -> [String] {
+                let client = try EtcdClient(endpoints: [endpoint])
+                var lines: [String] = []
+                for (action, version) in [(0, "3.4"), (0, "3.4.0"), (0, "3.4.7-rc.1"), (0, "3.5.0"), (0, "3.3"), (0, "x.y"), (0, ""), (0, "3"), (0, "3.4.0+m"), (2, ""), (1, "3.6.0"), (1, "3.4.0"),
+                                          (1, "3.4.0"), (0, "3.4.0"), (0, "3.3.0"), (2, "nonsense"), (2, ""), (1, "3.4"), (2, "")] {
+                    var request = PBDowngradeRequest()
+                    request.action = PBDowngradeRequest.DowngradeAction(rawValue: action)!
+                    request.version = version
+                    do {
+                        lines.append("\(action) \(version): \(try await client.call(.downgrade, request, PBDowngradeResponse.self).version)")
+                    } catch EtcdError.service(let error) { lines.append("\(action) \(version): \(error)") }
+                }
+                await client.close()
+                return lines
+            }
+            try await withRealEtcd { endpoint, _ in
+                let theirs = try await script(endpoint)
+                try await withServers { cluster in
+                    let ours = try await script(cluster.endpoints[0])
+                    #expect(ours == theirs)
+                }
+            }
+        }
+
+        @Test func statusHasTheFieldsOfEtcd() async throws {
+            func keys(_ json: Any, _ path: String = "") -> Set<String> {
+                if let object = json as? [String: Any] { return object.reduce(into: []) { $0.formUnion([path + $1.key]); $0.formUnion(keys($1.value, path + $1.key + ".")) } }
+                if let list = json as? [Any] { return list.reduce(into: []) { $0.formUnion(keys($1, path)) } }
+                return []
+            }
+            func status(_ ctl: Etcdctl) async throws -> Set<String> {
+                _ = try await ctl("put", "a", "b")
+                return keys(try JSONSerialization.jsonObject(with: Data(try await ctl("endpoint", "status", "-w", "json").utf8)))
+            }
+            try await withRealEtcd { endpoint, scratch in
+                let theirs = try await status(Etcdctl([endpoint], scratch))
+                try await withServers { cluster in
+                    let ours = try await status(cluster.etcdctl)
+                    #expect(ours == theirs)
+                }
+            }
+        }
+
         /// Without what is each server's own: ids, terms, ports, lease ids; and without etcdctl's time stamps.
         static func normalised(_ result: Etcdctl.Result) -> Etcdctl.Result {
             func clean(_ text: String) -> String {
                 var text = text
                 for (pattern, replacement) in [
                     (#""(cluster_id|member_id|raft_term|ID)":\d+"#, #""$1":N"#), (#""(ClusterID|MemberID|RaftTerm)" : \d+"#, #""$1" : N"#),
-                    (#""ts":("[^"]*"|[0-9.]+)"#, #""ts":T"#), (#"0xc[0-9a-f]+"#, "POINTER"), (#"127\.0\.0\.1:\d+"#, "ADDRESS"),
+                    (#""ts":("[^"]*"|[0-9.]+)"#, #""ts":T"#), (#"0xc[0-9a-f]+"#, "POINTER"), (#"client-[0-9a-f-]{36}"#, "CLIENT"), (#"127\.0\.0\.1:\d+"#, "ADDRESS"),
                     // A column of ids is as wide as the longest of them.
                     (#"(?m)^\| *[0-9a-f]{12,16} \|"#, "| ID |"), (#"(?m)^\| +ID +\|"#, "| ID |"), (#"(?m)^\+-{14,18}\+"#, "+----+"), (#"(?m)^[0-9a-f]{12,16}, "#, "ID, "), (#"(from|to) [0-9a-f]{12,16}"#, "$1 ID"),
                 ] {

@@ -237,16 +237,31 @@ struct Etcdctl: Sendable {
         var error: String { errors.split(separator: "\n").last.map(String.init) ?? "" }
     }
 
+    enum Release: String, CaseIterable, Sendable {
+        case v3_5 = "3.5"
+        /// Debian's `etcd-client`, which Tests/run installs.
+        case v3_4 = "3.4"
+
+        func path() throws -> String {
+            if self == .v3_5 { return try EtcdTools.path("etcdctl") }
+            let path = "/usr/bin/etcdctl"
+            guard FileManager.default.isExecutableFile(atPath: path) else { throw Late(description: "no \(path): Tests/run installs Debian's etcd-client") }
+            return path
+        }
+    }
+
     var endpoints: [String]
     var scratch: Scratch
+    var release: Release
 
-    init(_ endpoints: [String], _ scratch: Scratch) {
+    init(_ endpoints: [String], _ scratch: Scratch, _ release: Release = .v3_5) {
         self.endpoints = endpoints
         self.scratch = scratch
+        self.release = release
     }
 
     func start(_ arguments: [String], input: String = "") throws -> ChildProcess {
-        try ChildProcess([EtcdTools.path("etcdctl"), "--endpoints", endpoints.joined(separator: ",")] + arguments,
+        try ChildProcess([release.path(), "--endpoints", endpoints.joined(separator: ",")] + arguments,
                          environment: ["ETCDCTL_API": "3"], input: input, in: scratch)
     }
 

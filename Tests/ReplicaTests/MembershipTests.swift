@@ -393,3 +393,9 @@ private func seeds(_ usual: ClosedRange<UInt64>) -> ClosedRange<UInt64> {
         #expect("\(copy.body)" == "\(body)")
     }
 }
+
+@Test func anEntryThatBringsBackARemovedMemberIsNotApplied() throws {
+    var membership = Membership(members: [newMember(1)], removed: [MemberID(2)])
+    #expect(throws: DecodingFault.self) { try membership.insert(newMember(2)) }
+    #expect(membership == Membership(members: [newMember(1)], removed: [MemberID(2)]))
+}

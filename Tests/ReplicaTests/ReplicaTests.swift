@@ -369,12 +369,17 @@ private func elected(_ count: Int, seed: UInt64, configure: (inout ReplicaOption
     #expect(throws: DecodingFault.self) { try Command.decode([1]) }
 }
 
+@Test func hexadecimalDigitsAreDigitsOnly() {
+    #expect(Hexadecimal.number("00fF".utf8) == 255 && Hexadecimal.number("ffffffffffffffff".utf8) == .max)
+    for text in ["", "+1", "-1", " 1", "1 ", "0x1", "g", "00000000000000000"] { #expect(Hexadecimal.number(text.utf8) == nil, "\(text)") }
+}
+
 @Test func memberRecordsSurviveTheirJSON() throws {
     let member = Member(id: MemberID(17_964_785_106_030_736_048), name: "a \"b\"\n", peerURLs: ["http://x:1"], clientURLs: [], isLearner: true)
     #expect(try Member.decode(json: member.json()) == member)
     let configuration = Configuration(voters: [MemberID(1), MemberID(.max)], outgoingVoters: [MemberID(3)], learners: [MemberID(4)], leavesJointAutomatically: true)
     #expect(try Configuration.decode(json: configuration.json()) == configuration)
-    for damaged in ["", "{", "{\"id\":", "[1,]", "{\"id\":99999999999999999999999}", "{} x"] {
+    for damaged in ["", "{", "{\"id\":", "[1,]", "{\"id\":99999999999999999999999}", "{} x", "\"\\u+041\"", "\"\\u-041\"", "\"\\u 41\""] {
         #expect(throws: DecodingFault.self) { try JSONValue.parse(Array(damaged.utf8)) }
     }
 }

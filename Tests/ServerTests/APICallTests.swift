@@ -322,4 +322,32 @@ import Wire
             #expect(asked > 200)
         }
     }
+
+    /// Incident 32: clients that ask for everything share the memory for answers, and nobody waits for ever.
+    @Test func largeAnswersOfAllClientsShareTheirMemory() async throws {
+        var bounds = ClientBounds()
+        bounds.maxTotalResponseBytes = 4 << 20
+        bounds.maxWaitForRoom = .milliseconds(500)
+        try await TestBed.run(bounds: bounds) { bed in
+            let idle = try await bed.client(), other = try await bed.client()
+            for number in 0..<8 { _ = await other.call(.put, putRequest("big\(number)", String(repeating: "x", count: 1_000_000))) }
+            // Takes nothing: what it asked for fills the sockets and then the budget.
+            try await idle.setReading(false)
+            let held = idle.startTogether(.range, (0..<4).map { _ in rangeRequest("big", end: "bih") })
+            #expect(await eventually { bed.member.events.filter { if case .request(_, .read, _, _) = $0 { true } else { false } }.count >= 4 })
+            #expect(await eventually { await other.call(.range, rangeRequest("big", end: "bih")).status.message == ServiceError.requestTooManyRequests.message })
+            // What is small still comes.
+            #expect(await other.call(.range, rangeRequest("nothing")).status.code == .ok)
+            try await idle.setReading(true)
+            var answered = 0
+            for call in held {
+                let end = await call.end()
+                // The first fits; those behind it come once it has left, or are refused.
+                if end.status.code == .ok { answered += 1 } else { #expect(end.status.message == ServiceError.requestTooManyRequests.message) }
+            }
+            #expect(answered > 0)
+            let again = await other.call(.range, rangeRequest("big", end: "bih"))
+            #expect(again.status.code == .ok && again.messages.first?.count ?? 0 > 8_000_000)
+        }
+    }
 }

@@ -149,3 +149,14 @@ extension String {
         return count
     }
 }
+
+@Suite struct HTTPTargetTests {
+    @Test func anEscapeIsTwoDigitsAndNothingElse() {
+        // A sign is none.
+        for path in ["/a%+1", "/a%-1", "/a%g0", "/a%4", "/%"] { #expect(HTTPTarget(path)?.path == nil, "\(path)") }
+        #expect(HTTPTarget("/a%2fb%41")?.path == "/a/bA")
+        // In the query whatever is none is left out.
+        let target = HTTPTarget("/?x=%41+&y=%+1&z=1")
+        #expect(target?.value("x") == "A " && target?.value("y") == nil && target?.value("z") == "1")
+    }
+}

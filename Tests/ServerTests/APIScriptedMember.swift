@@ -104,6 +104,7 @@ final class ScriptedMember: ReplicaPort, @unchecked Sendable {
         case .changeMembership(.remove), .changeMembership(.promote): answer(token, .failed(.memberNotFound))
         case .changeMembership(.update(let id, let urls)): answer(token, .membershipChanged(added: nil, members: [Member(id: id, peerURLs: urls)]))
         case .permission: answer(token, .permitted)
+        case .compactHistory: answer(token, .encoded([]))
         }
     }
 

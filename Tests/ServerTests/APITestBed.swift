@@ -13,7 +13,8 @@ struct TestBed {
     let group: any EventLoopGroup
     var port: Int { listener.boundPort }
 
-    static func run(options: ReplicaOptions = ReplicaOptions(), bounds: ClientBounds = ClientBounds(), loops: Int = 1,
+    static func run(options: ReplicaOptions = ReplicaOptions(), bounds: ClientBounds = ClientBounds(), loops: Int = 1, tls: TLSPort? = nil,
+                    logger: Logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }),
                     _ body: (TestBed) async throws -> Void) async throws {
         var bounds = bounds
         // A test's own client may get no processor for seconds while others compute; only a test of the timeout names one.
@@ -21,8 +22,7 @@ struct TestBed {
         let serving = MultiThreadedEventLoopGroup(numberOfThreads: loops)
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 2)
         let member = ScriptedMember(group: group, options: options)
-        let listener = try await ClientListener.start(port: member, group: serving, host: "127.0.0.1", tcpPort: 0, bounds: bounds,
-                                                      logger: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }))
+        let listener = try await ClientListener.start(port: member, group: serving, host: "127.0.0.1", tcpPort: 0, tls: tls, bounds: bounds, logger: logger)
         var failure: (any Error)?
         do { try await body(TestBed(member: member, listener: listener, group: group)) } catch { failure = error }
         try? await listener.abort().get()

@@ -1,6 +1,8 @@
 import Base
 import Foundation
+import Logging
 import NIOConcurrencyHelpers
+import NIOPosix
 import Testing
 @testable import Server
 
@@ -49,6 +51,42 @@ import Testing
         links.obey(FaultPlan())
         #expect(links.treatment(from: MemberID(1), to: MemberID(2)) == nil)
         #expect(changes.withLockedValue { $0 } == 2)
+    }
+
+    @Test func anOrderMayNameALinkTwiceAndFiguresThatNoClockHolds() throws {
+        func link(_ from: Int, _ to: Int, _ fields: String) -> String {
+            "{\"from\":\(from),\"to\":\(to),\"treatment\":{\"isCut\":false,\"delayMicroseconds\":0,\"jitterMicroseconds\":0,\"lossShare\":0,\"duplicateShare\":0\(fields)}}"
+        }
+        let clock = "{\"node\":1,\"treatment\":{\"offsetMilliseconds\":\(Int64.min),\"leapMilliseconds\":\(Int64.max),\"driftPartsPerMillion\":\(Int64.max)}}"
+        let disk = "{\"node\":1,\"treatment\":{\"syncDelayMicroseconds\":\(Int64.max),\"isStuck\":false}}"
+        let text = "{\"links\":[\(link(2, 1, "")),\(link(1, 2, ",\"bytesPerSecond\":5")),\(link(1, 2, ",\"bytesPerSecond\":\(Int64.min)"))],\"disks\":[\(disk),\(disk)],\"clocks\":[\(clock)]}"
+        let plan = try JSONDecoder().decode(FaultPlan.self, from: Data(text.utf8))
+        #expect(plan.links.count == 1 && plan.disks.count == 1 && plan.clocks.count == 1)
+        #expect(plan[from: 1, to: 2].bytesPerSecond == 1)
+        let base = ScriptedClock()
+        let faults = NodeFaults(member: MemberID(1), clock: base)
+        let group = MultiThreadedEventLoopGroup.singleton
+        var environment = NodeEnvironment(clientGroup: group, replicaGroup: group, logger: Logger(label: "test"))
+        faults.govern(&environment)
+        faults.obey(plan)
+        base.advance(1_000_000_000_000)
+        // A clock that leaps by a century and runs eleven times too fast still only goes forward.
+        let before = environment.clock.now()
+        base.advance(1_000)
+        #expect(environment.clock.now() > before)
+        _ = (environment.clock.wall(), environment.clock.wallMicroseconds(), environment.clock.realTime(for: TimeSpan(nanoseconds: .max)))
+        var slow = FaultPlan()
+        slow[clock: 1].driftPartsPerMillion = .min
+        faults.obey(slow)
+        #expect(environment.clock.realTime(for: TimeSpan(nanoseconds: .max)).nanoseconds == .max)
+        var generator = SeededGenerator(seed: 1)
+        var line = DelayLine<Int>()
+        var treatment = LinkTreatment()
+        treatment.delayMicroseconds = .max
+        treatment.jitterMicroseconds = .max
+        treatment.lossShare = .nan
+        line.change(to: treatment.bounded, at: 0, using: &generator)
+        #expect(line.put(1, bytes: 1, at: 1 << 60, using: &generator) && line.nextDue! > 1 << 60)
     }
 
     // MARK: Delay line

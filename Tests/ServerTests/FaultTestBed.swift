@@ -20,8 +20,9 @@ final class FaultTestBed: Sendable {
     private let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     private let directory: String
 
-    static func run(_ count: Int = 3, snapshotCount: UInt64 = 10_000, _ body: (FaultTestBed) async throws -> Void) async throws {
-        let bed = try await FaultTestBed(count, snapshotCount: snapshotCount)
+    static func run(_ count: Int = 3, snapshotCount: UInt64 = 10_000, autoCompaction: AutoCompaction = .off,
+                    options change: (inout ReplicaOptions) -> Void = { _ in }, _ body: (FaultTestBed) async throws -> Void) async throws {
+        let bed = try await FaultTestBed(count, snapshotCount: snapshotCount, autoCompaction: autoCompaction, change)
         var failure: (any Error)?
         do {
             try await bed.cluster.start()
@@ -34,14 +35,15 @@ final class FaultTestBed: Sendable {
         if let failure { throw failure }
     }
 
-    private init(_ count: Int, snapshotCount: UInt64) async throws {
+    private init(_ count: Int, snapshotCount: UInt64, autoCompaction: AutoCompaction, _ change: (inout ReplicaOptions) -> Void) async throws {
         directory = FileManager.default.temporaryDirectory.appendingPathComponent("quarterdeck-\(UUID().uuidString)").path
         let ports = try await FaultTestBed.freePorts(2 * count, group)
         var options = ReplicaOptions()
         options.snapshotCount = snapshotCount
         options.raft.keptEntries = Int(min(snapshotCount, 5000))
+        change(&options)
         let log = log
-        cluster = EmbeddedCluster(ports: (0..<count).map { (client: ports[2 * $0], peer: ports[2 * $0 + 1]) }, dataDirectory: directory, options: options,
+        cluster = EmbeddedCluster(ports: (0..<count).map { (client: ports[2 * $0], peer: ports[2 * $0 + 1]) }, dataDirectory: directory, options: options, autoCompaction: autoCompaction,
                                   logger: Logger(label: "test") { _ in log })
         ids = cluster.nodes.map(\.id)
         cluster.observe { [notes] event in notes.withLockedValue { $0.append(event) } }
@@ -93,7 +95,7 @@ final class FaultTestBed: Sendable {
 
     // MARK: Clients
 
-    private func client(_ id: MemberID) async throws -> TestClient {
+    func client(_ id: MemberID) async throws -> TestClient {
         if let known = clients.withLockedValue({ $0[id] }), known.channel.isActive { return known }
         let client = try await TestClient.connect(cluster.nodes.first { $0.id == id }!.clientURL.port, group: group)
         clients.withLockedValue { $0[id] = client }

@@ -54,18 +54,24 @@ import Testing
 
         /// A connection from the peer, on which it says something.
         func connectAsPeer() async throws -> any Channel {
+            let channel = try await connectSaying(cluster: ClusterID(7), to: own)
+            try await until("the peer's message") { heard > 0 }
+            return channel
+        }
+
+        /// A connection on which one message comes, for whomever.
+        func connectSaying(cluster: ClusterID, to receiver: MemberID) async throws -> any Channel {
             let channel = try await ClientBootstrap(group: group).connect(host: "127.0.0.1", port: ownPort).get()
             var writer = ByteWriter()
-            PeerFrame(kind: .messages, cluster: ClusterID(7), from: peer, to: own).write(into: &writer) { body in
+            PeerFrame(kind: .messages, cluster: cluster, from: peer, to: receiver).write(into: &writer) { body in
                 let at = body.bytes.count + 5
                 body.writeVarint(1)
                 body.write(0 as UInt32)
-                PeerMessage(from: peer, to: own, body: .notLeader(number: 1)).encodeBody(into: &body)
+                PeerMessage(from: peer, to: receiver, body: .notLeader(number: 1)).encodeBody(into: &body)
                 let length = UInt32(body.bytes.count - at)
                 body.bytes.withUnsafeMutableBytes { $0.storeBytes(of: length.littleEndian, toByteOffset: at - 4, as: UInt32.self) }
             }
             try await channel.writeAndFlush(ByteBuffer(bytes: writer.bytes)).get()
-            try await until("the peer's message") { heard > 0 }
             return channel
         }
 
@@ -142,6 +148,18 @@ import Testing
         try await incoming.close().get()
         try await second.close().get()
         try await Self.until("the news") { bed.gone > 0 }
+        try await bed.end()
+    }
+
+    /// Incident 50: a message that is not for this member of this cluster ends its connection, and is not looked at.
+    @Test(arguments: [(ClusterID(8), MemberID(1)), (ClusterID(7), MemberID(3)), (ClusterID(8), MemberID(3))])
+    func whatIsForAnotherIsNotTaken(_ cluster: ClusterID, _ receiver: MemberID) async throws {
+        let bed = try await Bed()
+        let stray = try await bed.connectSaying(cluster: cluster, to: receiver)
+        try await stray.closeFuture.get()
+        #expect(bed.heard == 0)
+        // The right one is heard as before.
+        _ = try await bed.connectAsPeer()
         try await bed.end()
     }
 }

@@ -11,6 +11,8 @@ public enum Profile: String, CaseIterable, Sendable {
     case calm
     /// Three nodes with second-long heartbeats and few calls: weeks of elections, expiries and compactions.
     case longhaul
+    /// Small clusters, few kinds of fault, and those in the very moments in which they hurt most, one after the other.
+    case ambush
     /// No faults at all: nothing may go wrong, and everything must make progress.
     case clean
 }
@@ -24,11 +26,13 @@ public struct Dials: Sendable {
         // Processes
         case kill, powerCut, killAll, powerCutAll, pause, restartLoop
         // Disks
-        case slowDisk, stuckDisk, diskError, diskFull, storeError, bitRot, wipe, oldImage
+        case slowDisk, stuckDisk, stuckLog, diskError, diskFull, storeError, bitRot, wipe, oldImage
         // Clocks
         case drift, clockLeap
         // Operations under load
-        case transfer, compaction, membership, snapshotChurn, leaseStorm
+        case transfer, compaction, membership, leaseStorm
+        // In the moment in which they hurt most (`Nemesis`, ambushes)
+        case usurper, regicide, splitChange, snapshotChurn
     }
 
     public var profile: Profile
@@ -44,6 +48,14 @@ public struct Dials: Sendable {
 
     // Clients
     public var clients = 8
+    /// Of them, those that only read, without waiting for much, and stay with their member.
+    public var readers = 1
+    /// Of them, those that keep one lease alive, at the last moment.
+    public var leaseKeepers = 1
+    /// People with rights of their own; none: nobody ever switches authentication on.
+    public var users = 0
+    /// Between two changes of users, roles, permissions and the switch, on average.
+    public var accountChangeEvery = TimeSpan.milliseconds(500)
     /// From one call's end to the next one's start, on average.
     public var thinkTime = TimeSpan.milliseconds(35)
     public var clientTimeout = TimeSpan.seconds(4)
@@ -74,6 +86,12 @@ public struct Dials: Sendable {
     public var maxDriftPPM: Int64 = 0
     public var options = ReplicaOptions()
 
+    /// The dials of a seed.
+    public static func draw(_ profile: Profile, seed: UInt64) -> Dials {
+        var generator = SeededGenerator(seed: seed).split("dials")
+        return draw(profile, using: &generator)
+    }
+
     public static func draw(_ profile: Profile, using generator: inout SeededGenerator) -> Dials {
         var dials = Dials(profile: profile)
         var options = ReplicaOptions()
@@ -103,7 +121,9 @@ public struct Dials: Sendable {
             dials.faultEvery = .milliseconds(number(300...8000))
             dials.faultLasts = .milliseconds(number(100...10_000))
             dials.troubleLasts = .milliseconds(number(5_000...90_000))
-            dials.clients = Int(number(1...12))
+            dials.clients = Int(number(2...14))
+            dials.readers = min(Int(number(0...3)), dials.clients / 2)
+            dials.leaseKeepers = min(Int(number(0...2)), (dials.clients - dials.readers) / 2)
             dials.thinkTime = .milliseconds(number(2...300))
             dials.clientTimeout = .milliseconds(number(200...8_000))
             dials.keys = Int(number(2...40))
@@ -135,6 +155,36 @@ public struct Dials: Sendable {
             while election.0 < dials.latency.upperBound / 1_000_000 * 12 { election = (election.0 * 4, election.1 * 4) }
             options.raft.electionTimeout = .milliseconds(election.0)
             options.raft.heartbeatInterval = .milliseconds(election.1)
+        case .ambush:
+            dials.nodes = among([3, 3, 5])
+            dials.spares = 1
+            dials.faults = someFaults(of: [.usurper, .regicide, .splitChange, .snapshotChurn, .stuckLog, .transfer, .kill, .powerCut, .cut, .pause, .drift, .membership, .duplicates],
+                                      percent: among([30, 50]))
+            dials.faultEvery = .milliseconds(number(200...2500))
+            dials.faultLasts = .milliseconds(number(200...3000))
+            dials.troubleLasts = .milliseconds(number(10_000...40_000))
+            dials.clients = dials.nodes * 2 + 2
+            dials.readers = dials.nodes
+            dials.leaseKeepers = 2
+            dials.thinkTime = .milliseconds(number(5...60))
+            dials.clientTimeout = .milliseconds(number(300...2_000))
+            dials.keys = Int(number(2...10))
+            dials.watchers = 3
+            // Longer than what one message takes, so that entries travel one by one.
+            dials.valueBytes = among([8, 64, 600])
+            dials.syncTime = among([100_000...3_000_000, 10_000...50_000, 1_000_000...80_000_000])
+            dials.commitTime = among([500_000...8_000_000, 10_000...100_000])
+            dials.segmentBytes = 16 << 10
+            dials.snapshotChunkBytes = 2 << 10
+            options.snapshotCount = among([10, 50, 400])
+            options.raft.keptEntries = among([0, 1, 20])
+            options.raft.maxAppendBytes = among([200, 4 << 10])
+            options.raft.failsOverQuickly = among([true, false])
+            options.backendCommitInterval = .milliseconds(among([5, 50, 250]))
+            options.backendCommitBytes = among([2 << 10, 64 << 10])
+            let election = among([(300, 30), (1000, 100)] as [(Int64, Int64)])
+            options.raft.electionTimeout = .milliseconds(election.0)
+            options.raft.heartbeatInterval = .milliseconds(election.1)
         case .calm:
             dials.nodes = 3
             dials.spares = 1
@@ -152,6 +202,8 @@ public struct Dials: Sendable {
             dials.nodes = 3
             dials.spares = 1
             dials.clients = 2
+            dials.readers = 0
+            dials.leaseKeepers = 0
             dials.thinkTime = .seconds(8)
             dials.clientTimeout = .seconds(30)
             dials.watchers = 2
@@ -164,12 +216,24 @@ public struct Dials: Sendable {
             options.raft.heartbeatInterval = .milliseconds(2000)
             options.raft.electionTimeout = .milliseconds(20_000)
             options.backendCommitInterval = .milliseconds(5000)
-
         }
         if dials.faults.contains(.loss) { dials.lossPerMille = Int(among([10, 50, 300])) }
         if dials.faults.contains(.duplicates) { dials.duplicatePerMille = Int(among([10, 100, 500])) }
         if dials.faults.contains(.reordering) { dials.keepsOrder = false }
         if dials.faults.contains(.drift) { dials.maxDriftPPM = 50_000 }
+        if dials.faults.contains(.snapshotChurn) {
+            options.snapshotCount = min(options.snapshotCount, among([10, 50]))
+            options.raft.keptEntries = min(options.raft.keptEntries, 20)
+        }
+        let peopled: Int64 = switch profile {
+        case .clean, .longhaul: 0
+        case .busy, .ambush, .calm: 25
+        case .swarm: 30
+        }
+        if number(0...99) < peopled {
+            dials.users = Int(number(1...5))
+            dials.accountChangeEvery = .milliseconds(among([50, 300, 1_500]))
+        }
         dials.mix = [(.put, 24), (.delete, 4), (.deleteRange, 1), (.read, 14), (.readRange, 6), (.readOld, 3), (.serializable, 8), (.compareAndSwap, 14), (.putAll, 5),
                      (.leaseGrant, 3), (.leasePut, 6), (.leaseRenew, 4), (.leaseRevoke, 1)]
         // The watch is on one more node than there are voters, so that every member serves some.

@@ -67,13 +67,16 @@ public struct Operation: Sendable {
     /// When the answer came; for `.unknown` when the client gave up.
     public var end: Moment
     public var outcome: Outcome
-    public init(client: Int, member: UInt64, call: Call, start: Moment, end: Moment, outcome: Outcome) {
+    /// Who the client said it was; nil: nobody.
+    public var identity: Identity?
+    public init(client: Int, member: UInt64, call: Call, start: Moment, end: Moment, outcome: Outcome, identity: Identity? = nil) {
         self.client = client
         self.member = member
         self.call = call
         self.start = start
         self.end = end
         self.outcome = outcome
+        self.identity = identity
     }
 }
 

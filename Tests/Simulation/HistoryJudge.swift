@@ -1,3 +1,4 @@
+import Auth
 import Base
 
 /// Judges what the clients of one run saw, as it comes in, against the truth of the log. Drops what is judged, so that a run of any length fits
@@ -6,6 +7,11 @@ struct HistoryJudge {
     private(set) var truth = TruthModel()
     private var clients = ClientHistoryChecker()
     private var leases: LeaseChecker?
+    private var permissions = PermissionChecker()
+    /// Of the watches that are closed.
+    private var unverifiableWatched = 0
+    /// One of them.
+    private var unverifiableWatch = ""
 
     /// - Parameters:
     ///   - clockDrift: how much faster or slower than true time a node's clock may run; nil: clocks leap, so that no lease is judged for its length.
@@ -18,22 +24,34 @@ struct HistoryJudge {
     mutating func committed(_ index: UInt64, _ entry: Ledger.Version, at: Moment) -> Violation? {
         let result = truth.apply(index: index, term: entry.term, kind: entry.kind, payload: entry.payload, at: at)
         if case .undecodable(let reason) = result.effect { return Violation("apply", "entry \(index) cannot be decoded: \(reason)") }
+        permissions.follow(truth, at: at)
         return leases?.follow(result, at: at).first
     }
 
     mutating func finished(_ operation: Operation) -> Violation? {
-        clients.check(operation, truth: truth.history).first ?? leases?.check(operation).first
+        clients.check(operation, truth: truth.history).first ?? leases?.check(operation).first ?? permissions.check(operation)
     }
 
-    mutating func received(_ message: WatchRecord.Message, by checker: inout WatchChecker, at: Moment) -> Violation? {
+    mutating func received(_ message: WatchRecord.Message, by checker: inout WatchChecker, from identity: Identity?, at: Moment) -> Violation? {
+        if case .created(let revision) = message, let violation = permissions.created(checker.request, by: identity, revision: revision, at: at) { return violation }
         if let violation = checker.receive(message, at: at, truth: truth.history).first { return violation }
         clients.observe(revision: WatchChecker.shownRevision(message), at: at)
         return nil
     }
 
-    func closed(_ checker: inout WatchChecker, mustBeComplete: Bool) -> Violation? {
-        checker.finish(truth: truth.history, mustBeComplete: mustBeComplete).first
+    mutating func closed(_ checker: inout WatchChecker, mustBeComplete: Bool) -> Violation? {
+        let violation = checker.finish(truth: truth.history, mustBeComplete: mustBeComplete).first
+        unverifiableWatched += checker.unverifiable
+        if checker.unverifiable > 0 { unverifiableWatch = "from \(checker.request.startRevision), opened at \(seconds(checker.request.openedAt)), floor \(truth.history.floor)" }
+        return violation
     }
+
+    /// What a member shows of its accounts, against what the log made of them.
+    func compare(_ accounts: AuthStore) -> Violation? { permissions.compare(accounts) }
+    func compare(_ member: MemberID, _ seen: SimulatedNode.Seen) -> Violation? {
+        permissions.compare(member, applied: seen.applied, revision: seen.authRevision, isEnabled: seen.isAuthEnabled)
+    }
+    func issued(to user: [UInt8], index: UInt64) -> Violation? { permissions.issued(to: user, index: index, truth) }
 
     /// The cluster has had one leader since `moment`, or none for sure.
     mutating func setStable(since moment: Moment?) { leases?.stableSince = moment }
@@ -48,6 +66,7 @@ struct HistoryJudge {
         guard floor > 1 else { return nil }
         if let violation = clients.forget(startedBefore: oldest, floor: floor, truth: truth.history).first { return violation }
         leases?.forget(startedBefore: oldest)
+        permissions.forget(startedBefore: oldest, floor: floor)
         truth.forget(below: floor)
         return nil
     }
@@ -56,6 +75,7 @@ struct HistoryJudge {
     /// - Parameter knowsPast: false when members joined with nothing, and showed revisions on their way that nobody remembers any more.
     mutating func finish(knowsPast: Bool) -> Violation? {
         if let violation = clients.finish(truth: truth.history).first { return violation }
-        return clients.unverifiable == 0 || !knowsPast ? nil : Violation("simulator", "\(clients.unverifiable) revisions were forgotten before they were judged")
+        guard knowsPast, clients.unverifiable + unverifiableWatched > 0 else { return nil }
+        return Violation("simulator", "\(clients.unverifiable) revisions of calls and \(unverifiableWatched) of watches (the last one \(unverifiableWatch)) were forgotten before they were judged")
     }
 }

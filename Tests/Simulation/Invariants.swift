@@ -65,11 +65,16 @@ struct Invariants {
             return Violation("order", "applied \(applied), commit \(commit), last \(raft.last.index.rawValue), durable \(raft.durable.rawValue)")
         }
         process.seen = SimulatedNode.Seen(term: term, vote: raft.hardState.vote.rawValue, role: raft.role, commit: commit, applied: applied,
-                                          revision: status.revision.rawValue, configuration: raft.configuration)
+                                          revision: status.revision.rawValue, authRevision: status.authRevision, isAuthEnabled: status.isAuthEnabled,
+                                          configuration: raft.configuration)
         if raft.role == .leader, seen.role != .leader || seen.term != term {
             if let violation = elected(node, process, term) { return violation }
         }
+        if !process.replica.isRemoved, raft.configuration != process.shadow.configuration {
+            return Violation("configuration", "\(raft.configuration) is in force, the newest in the log is \(process.shadow.configuration)")
+        }
         if commit > seen.commit {
+            var news: (index: UInt64, term: UInt64)?
             // A snapshot carries over what the shadow does not hold; its position was committed elsewhere, or the hash will tell.
             for index in max(seen.commit, process.shadow.start) + 1...max(commit, process.shadow.start + 1) where index <= commit {
                 // A member that finds itself removed in a snapshot says nothing more, to its disk neither.
@@ -83,7 +88,10 @@ struct Invariants {
                     return violation
                 }
                 if let violation = firstCommitted(index, first) { return violation }
+                news = (index, entryTerm)
             }
+            if let (index, term) = news, let violation = nobodyCanWinWithout(index, term, raft.configuration, nodes),
+               nobodyCanWinWithout(index, term, seen.configuration ?? raft.configuration, nodes) != nil { return violation }
         }
         if applied > seen.applied {
             for index in seen.applied + 1...applied {
@@ -111,6 +119,24 @@ struct Invariants {
             // A leader of an older term that wins late, when a newer one has committed already, harms nobody.
             guard committed > term || process.shadow.term(at: commit) == committed else {
                 return Violation("leader-completeness", "the leader of term \(term) lacks entry \(commit) of term \(committed), which is committed")
+            }
+        }
+        return nil
+    }
+
+    /// Leader completeness, before it is too late: by what is on their disks, no voter without the entry could ever be elected. A copy of an entry
+    /// of an earlier term on every disk of a quorum does not make that sure. (Raft §5.4.2)
+    private func nobodyCanWinWithout(_ index: UInt64, _ term: UInt64, _ configuration: Configuration, _ nodes: [SimulatedNode]) -> Violation? {
+        func members(_ voters: [MemberID]) -> [SimulatedNode] { voters.compactMap { voter in nodes.first { $0.id == voter && !$0.isLost } } }
+        let halves = configuration.outgoingVoters.isEmpty ? [configuration.voters] : [configuration.voters, configuration.outgoingVoters]
+        for candidate in members(configuration.everyone) {
+            let log = candidate.durable
+            if log.start >= index || log.term(at: index) == term { continue }
+            let wins = halves.allSatisfy { voters in
+                members(voters).count { ($0.durable.lastTerm, $0.durable.last) <= (log.lastTerm, log.last) } * 2 > voters.count
+            }
+            guard !wins else {
+                return Violation("leader-completeness", "\(candidate.id) could be elected without entry \(index) of term \(term), which counts as committed: its log ends at \(log.last)@\(log.lastTerm)")
             }
         }
         return nil

@@ -1,3 +1,4 @@
+import Auth
 import Base
 import Log
 import Raft
@@ -31,6 +32,9 @@ final class Nemesis {
     /// Machines for which a member was asked for.
     private var joining: Set<Int> = []
     private var nextMember: UInt64 = 0
+    /// Until then a removal that was asked for may still be done.
+    private var removesUntil: Moment = 0
+    private var ambush = Ambush()
 
     private struct Image {
         var id: MemberID
@@ -53,7 +57,7 @@ final class Nemesis {
         self.dials = dials
         self.generator = generator
         // Those that are dials of the network or the clocks work by themselves.
-        let passive: Set<Dials.Fault> = [.loss, .duplicates, .reordering, .drift, .snapshotChurn]
+        let passive: Set<Dials.Fault> = [.loss, .duplicates, .reordering, .drift]
         kinds = Dials.Fault.allCases.filter { dials.faults.contains($0) && !passive.contains($0) }
     }
 
@@ -125,6 +129,7 @@ final class Nemesis {
 
     private func rest(_ simulation: Simulation) {
         isTrouble = false
+        ambush = Ambush()
         images.removeAll()
         healAll(simulation)
         setGoal(simulation)
@@ -132,7 +137,7 @@ final class Nemesis {
     }
 
     private func setGoal(_ simulation: Simulation) {
-        goal = Goal(began: simulation.time, deadline: simulation.time + patience, successes: simulation.statistics.acknowledged, commit: simulation.invariants.ledger.commit)
+        goal = Goal(began: simulation.time, deadline: simulation.time + patience, successes: simulation.statistics.acknowledged + simulation.statistics.denied, commit: simulation.invariants.ledger.commit)
     }
 
     /// Until everybody agrees again after everything healed: elections, and each member brought up to date over a slow network and disk.
@@ -146,7 +151,9 @@ final class Nemesis {
         for node in members where node.process == nil { return "n\(node.number) does not run" }
         let leaders = members.filter { $0.process!.seen.role == .leader }
         guard let leader = leaders.max(by: { $0.process!.seen.term < $1.process!.seen.term }) else { return "no leader" }
-        if simulation.statistics.acknowledged < goal.successes + min(dials.clients, 3) { return "clients get no answers (\(simulation.statistics.acknowledged - goal.successes))" }
+        // That one may not is an answer too.
+        let answers = simulation.statistics.acknowledged + simulation.statistics.denied - goal.successes
+        if answers < min(dials.clients, 3) { return "clients get no answers (\(answers))" }
         for node in members where node.process!.seen.applied < max(goal.commit, 1) || node.process!.seen.term != leader.process!.seen.term {
             return "n\(node.number) is behind: applied \(node.process!.seen.applied) of \(goal.commit), term \(node.process!.seen.term) of \(leader.process!.seen.term)"
         }
@@ -161,6 +168,7 @@ final class Nemesis {
         for node in simulation.nodes where node.isMember && !node.isLost {
             node.slowness = 1
             node.stuckUntil = 0
+            node.logStuckUntil = 0
             node.disk.faults = []
             node.disk.capacityBytes = nil
             simulation.setPaused(node, false)
@@ -202,7 +210,7 @@ final class Nemesis {
         let members = simulation.nodes.filter(\.isMember)
         simulation.trace?.add(simulation, "fault: \(kind.rawValue) n\(node.number)")
         switch kind {
-        case .loss, .duplicates, .reordering, .drift, .snapshotChurn: break
+        case .loss, .duplicates, .reordering, .drift: break
         case .delay:
             let extra = [20_000_000, 200_000_000, 500_000_000].randomElement(using: &generator)! as Int64
             for other in members where other !== node {
@@ -240,15 +248,13 @@ final class Nemesis {
             for turn in Int64(1)...4 {
                 later(simulation, after: turn * 700_000_000) { [self] in end([node], chance(50) ? .kill : .powerCut, simulation, for: 100_000_000) }
             }
-        case .pause:
-            simulation.setPaused(node, true)
-            let life = node.life
-            later(simulation) { if node.life == life { simulation.setPaused(node, false) } }
+        case .pause: pause(node, simulation)
         case .slowDisk:
             node.slowness = [5, 50, 1000].randomElement(using: &generator)!
             later(simulation) { node.slowness = 1 }
         case .stuckDisk:
             node.stuckUntil = simulation.time + span(around: dials.faultLasts)
+        case .stuckLog: stickLog(of: node, simulation)
         case .diskError, .storeError:
             let operation: MemoryDisk.Operation? = kind == .storeError ? .commit : [nil, .write, .sync, .open, .rename, .syncDirectory, .truncate].randomElement(using: &generator)!
             node.disk.faults.append(MemoryDisk.Fault(operation, after: Int(generator.next() % 20), code: MemoryDisk.ioError))
@@ -269,7 +275,7 @@ final class Nemesis {
                 node.clock.wallOffsetMilliseconds += Int64.random(in: -86_400_000...86_400_000, using: &generator)
             }
         case .transfer:
-            guard let leader = members.first(where: { $0.process?.seen.role == .leader }), let heir = pick(members.filter { $0 !== leader }) else { return }
+            guard let leader = leader(simulation), let heir = pick(members.filter { $0 !== leader }) else { return }
             ask(.moveLeader(to: heir.id), of: leader, simulation)
         case .compaction:
             let revision = simulation.world.truth.revision - Int64(generator.next() % 60) + 1
@@ -280,6 +286,13 @@ final class Nemesis {
             for _ in 0..<200 { ask(.leaseGrant(lease: .none, ttlSeconds: 1), of: node, simulation) }
         case .bitRot, .wipe, .oldImage: damage(kind, node, simulation)
         case .membership: changeMembers(node, simulation)
+        case .usurper: usurp(simulation)
+        case .regicide: ambush.electionsUntil = simulation.time + span(around: electionTimeout * 8)
+        case .splitChange:
+            guard let leader = leader(simulation) else { return }
+            ambush.changesUntil = simulation.time + electionTimeout.nanoseconds
+            changeMembers(leader, simulation)
+        case .snapshotChurn: leaveBehind(node, simulation)
         }
     }
 
@@ -306,10 +319,123 @@ final class Nemesis {
         simulation.schedule(.start(node), after: span(around: dials.faultLasts))
     }
 
+    // MARK: Ambushes
+
+    /// Moments that it waits for, to strike right then.
+    private struct Ambush {
+        /// Whoever is elected before.
+        var electionsUntil: Moment = 0
+        /// A leader that tells its heir to campaign.
+        var abdicating: MemberID?
+        /// A leader that writes down a change of members before.
+        var changesUntil: Moment = 0
+        /// A member that was left behind and is sent a snapshot.
+        var behind: MemberID?
+    }
+
+    private var electionTimeout: TimeSpan { dials.options.raft.electionTimeout }
+
+    private func leader(_ simulation: Simulation) -> SimulatedNode? {
+        simulation.nodes.filter { $0.isMember && $0.process?.seen.role == .leader }.max { $0.process!.seen.term < $1.process!.seen.term }
+    }
+
+    /// One after the other, leaders fall soon after their election, with what they have told to some: so that logs part. (Raft figure 8)
+    func elected(_ node: SimulatedNode, _ simulation: Simulation) {
+        guard simulation.time < ambush.electionsUntil, chance(80) else { return }
+        let reach = dials.latency.upperBound + dials.syncTime.upperBound
+        later(simulation, after: 1 + span(around: TimeSpan(nanoseconds: reach * [0, 1, 1, 2, 8].randomElement(using: &generator)!))) { [self] in
+            guard isTrouble, node.process?.seen.role == .leader else { return }
+            let lasts = span(around: electionTimeout * 2)
+            switch generator.next() % 8 {
+            case 0...3: isolate(node, butFor: 30, simulation, for: lasts)
+            case 4: isolate(node, butFor: 0, inward: false, simulation, for: lasts)
+            case 5: end([node], .powerCut, simulation, for: lasts)
+            case 6: end([node], .kill, simulation, for: lasts)
+            default: pause(node, simulation, for: lasts)
+            }
+        }
+    }
+
+    /// Cuts the links to everybody, except for some by chance.
+    private func isolate(_ node: SimulatedNode, butFor percent: UInt64, inward: Bool = true, _ simulation: Simulation, for span: Int64) {
+        let others = simulation.nodes.filter { $0.isMember && $0 !== node && !chance(percent) }
+        cut(others.flatMap { inward ? [(node.id, $0.id), ($0.id, node.id)] : [(node.id, $0.id)] }, simulation, for: span)
+    }
+
+    /// A leader that does not notice that another has taken over, as long as it may believe in itself: all it hears is late, or nothing at all.
+    private func usurp(_ simulation: Simulation) {
+        guard let leader = leader(simulation), let heir = pick(simulation.nodes.filter { $0.isMember && $0.process != nil && $0 !== leader }) else { return }
+        if chance(50) {
+            ambush.abdicating = leader.id
+        } else {
+            let late = electionTimeout.nanoseconds / 10 * Int64(1 + generator.next() % 4)
+            for other in simulation.nodes where other.isMember && other !== leader {
+                simulation.network.delay(other.id, leader.id, by: late)
+                later(simulation, after: electionTimeout.nanoseconds * 3) { [id = leader.id, peer = other.id] in simulation.network.delay(peer, id, by: -late) }
+            }
+        }
+        ask(.moveLeader(to: heir.id), of: leader, simulation)
+    }
+
+    /// The heir will campaign when the message arrives; from then on the old leader hears of nothing.
+    func abdicates(_ node: SimulatedNode, arrival: Moment, _ simulation: Simulation) {
+        guard ambush.abdicating == node.id else { return }
+        ambush.abdicating = nil
+        later(simulation, after: arrival - simulation.time + 1) { [self] in
+            guard isTrouble else { return }
+            isolate(node, butFor: 10, simulation, for: span(around: electionTimeout * 2))
+        }
+    }
+
+    /// A leader has written down a change of members: nobody else, or not enough, shall hear of it.
+    func changesMembers(_ node: SimulatedNode, _ simulation: Simulation) {
+        guard simulation.time < ambush.changesUntil, node.process?.seen.role == .leader else { return }
+        ambush.changesUntil = 0
+        isolate(node, butFor: 20, simulation, for: span(around: electionTimeout * 4))
+    }
+
+    /// A member misses so much that it needs a snapshot, and while that is on its way, somebody else leads.
+    private func leaveBehind(_ node: SimulatedNode, _ simulation: Simulation) {
+        guard node.process?.seen.role != .leader else { return }
+        ambush.behind = node.id
+        isolate(node, butFor: 0, simulation, for: span(around: electionTimeout * 6))
+    }
+
+    /// - Returns: how many times slower than usual the pieces travel.
+    func sendsSnapshot(from node: SimulatedNode, to peer: MemberID, _ simulation: Simulation) -> Int64 {
+        guard isTrouble, dials.faults.contains(.snapshotChurn) else { return 1 }
+        if ambush.behind == peer {
+            ambush.behind = nil
+            let others = simulation.nodes.filter { $0.isMember && $0.process != nil && $0 !== node && $0.id != peer }
+            if let heir = pick(others) { ask(.moveLeader(to: heir.id), of: node, simulation) }
+            return [3, 30, 300].randomElement(using: &generator)!
+        }
+        return chance(70) ? 1 : 20
+    }
+
+    /// The log's disk stands still, the store's does not; and often somebody pulls the plug in the end.
+    private func stickLog(of node: SimulatedNode, _ simulation: Simulation) {
+        let lasts = span(around: dials.faultLasts)
+        node.logStuckUntil = simulation.time + lasts
+        guard chance(60) else { return }
+        let life = node.life
+        later(simulation, after: lasts - 1) { [self] in
+            if isTrouble, node.life == life { end([node], chance(50) ? .kill : .powerCut, simulation) }
+        }
+    }
+
+    private func pause(_ node: SimulatedNode, _ simulation: Simulation, for span: Int64? = nil) {
+        simulation.setPaused(node, true)
+        let life = node.life
+        later(simulation, after: span) { if node.life == life { simulation.setPaused(node, false) } }
+    }
+
     // MARK: Damage
 
     /// Whether a majority of the voters keeps its data when this member loses its own. Nobody can say so while nobody leads.
     private func mayDamage(_ node: SimulatedNode, _ simulation: Simulation) -> Bool {
+        // Together with a removal that is on its way it might take the quorum. (swarm 9943 of an earlier version)
+        guard simulation.time > removesUntil else { return false }
         guard let leader = simulation.nodes.filter({ $0.process?.seen.role == .leader }).max(by: { $0.process!.seen.term < $1.process!.seen.term }) else { return false }
         let configuration = leader.process!.replica.status(includingPeers: false).raft.configuration
         func survives(_ voters: [MemberID]) -> Bool {
@@ -357,7 +483,7 @@ final class Nemesis {
         guard undoings.isEmpty, dials.lossPerMille == 0, dials.keepsOrder, members.count > 2, node.process?.seen.role != .leader,
               // Its word must not be needed for anything that is not committed yet.
               node.durable.last <= simulation.invariants.ledger.commit,
-              members.allSatisfy({ $0.process != nil && !$0.isPaused && !$0.isLost && $0.stuckUntil <= simulation.time && $0.slowness == 1 && $0.disk.faults.isEmpty }),
+              members.allSatisfy({ $0.process != nil && !$0.isPaused && !$0.isLost && max($0.stuckUntil, $0.logStuckUntil) <= simulation.time && $0.slowness == 1 && $0.disk.faults.isEmpty }),
               members.contains(where: { $0.process!.seen.role == .leader && $0.process!.seen.term == node.process!.seen.term }) else { return }
         simulation.stop(node, .kill)
         node.replaceDisk(image.disk)
@@ -388,8 +514,12 @@ final class Nemesis {
         let members = simulation.nodes.filter(\.isMember)
         let free = simulation.nodes.filter { !$0.isMember && $0.process == nil && !joining.contains($0.number) }
         let lost = members.filter(\.isLost)
-        if let orphan = pick(simulation.orphans), chance(70) { return ask(.changeMembership(.remove(orphan)), of: node, simulation) }
-        if let dead = pick(lost), chance(60) { return ask(.changeMembership(.remove(dead.id)), of: node, simulation) }
+        func remove(_ id: MemberID) {
+            removesUntil = simulation.time + dials.options.requestTimeout.nanoseconds * 2
+            ask(.changeMembership(.remove(id)), of: node, simulation)
+        }
+        if let orphan = pick(simulation.orphans), chance(70) { return remove(orphan) }
+        if let dead = pick(lost), chance(60) { return remove(dead.id) }
         switch generator.next() % 8 {
         case 0, 1, 2:
             guard let machine = pick(free), members.count < dials.nodes + dials.spares else { return }
@@ -409,8 +539,8 @@ final class Nemesis {
                 joining.remove(machine.number)
             }
         case 3, 4:
-            guard members.count > 1, let gone = pick(members) else { return }
-            ask(.changeMembership(.remove(gone.id)), of: node, simulation)
+            guard members.count > 1, !members.contains(where: { $0.isLost || $0.mayRefuse }), let gone = pick(members) else { return }
+            remove(gone.id)
         case 5, 6:
             guard let learner = members.first(where: { $0.process?.replica.isLearner == true }) else { return }
             ask(.changeMembership(.promote(learner.id)), of: node, simulation)
@@ -435,7 +565,7 @@ final class Nemesis {
         let token = RequestToken(rawValue: nextToken)
         nextToken += 1
         if let reply { replies[token.rawValue] = reply }
-        simulation.schedule(.post(node, life: node.life, .request(token, request, requiresLeader: false)), after: 100_000)
+        simulation.schedule(.post(node, life: node.life, .request(token, request, requiresLeader: false, from: .commonName(.root))), after: 100_000)
     }
 
     /// Whether the answer was for the nemesis.

@@ -69,6 +69,17 @@ struct ReadResponse {
         }
     }
 
+    /// The token of a login.
+    static func token(_ bytes: [UInt8]) -> [UInt8]? {
+        var token: [UInt8]?
+        let response = read(bytes) { _, field, reader throws(DecodingFault) in
+            guard field == 2 else { return false }
+            token = try reader.readCounted()
+            return true
+        }
+        return response == nil ? nil : token
+    }
+
     private static func read(_ bytes: [UInt8], _ body: (inout ReadResponse, UInt32, inout ByteReader) throws(DecodingFault) -> Bool) -> ReadResponse? {
         bytes.withUnsafeBytes { raw in
             do throws(DecodingFault) {

@@ -1,3 +1,4 @@
+import Auth
 import Base
 import Raft
 import Replica
@@ -10,23 +11,41 @@ final class SimulatedClient {
         /// `revision`: of the member's store, for answers without a header of their own.
         case answer(Answer, revision: Int64)
         /// A read may be evaluated on this snapshot.
-        case evaluate(ReadGrant, SimulatedNode, life: Int)
+        case evaluate(ReadGrant, RequestToken, SimulatedNode, life: Int)
+        /// A password was compared, at this auth revision.
+        case compared(revision: UInt64)
         case done(Operation.Outcome)
         case timeout
     }
-    fileprivate(set) var id: Int
-    fileprivate var serial = 0
-    fileprivate var call: Operation.Call?
-    fileprivate var started: Moment = 0
-    fileprivate var node: SimulatedNode
-    fileprivate var range = RangeRequest()
+    enum Habit {
+        /// A bit of everything, at any member.
+        case everything
+        /// Only reads, one soon after the other, and stays with its member: it notices when that one has not noticed.
+        case reads
+        /// Keeps one lease alive, and is nearly late.
+        case keepsLease
+    }
+    var id: Int
+    let habit: Habit
+    var serial = 0
+    var call: Operation.Call?
+    /// Under way to a token.
+    var isLoggingIn = false
+    var person = Person()
+    /// Who it says it is in the present call.
+    var identity: Identity?
+    var started: Moment = 0
+    var node: SimulatedNode
+    var range = RangeRequest()
     /// Leases that it believes to have.
-    fileprivate var leases: [Int64] = []
+    var leases: [Int64] = []
     /// The latest mod revision seen of each key, to compare with.
-    fileprivate var seen: [Int: Int64] = [:]
-    fileprivate var successes = 0
-    init(id: Int, node: SimulatedNode) {
+    var seen: [Int: Int64] = [:]
+    /// When the latest lease may end, as far as its keeper knows.
+    var leaseEnds: Moment?
+    init(id: Int, _ habit: Habit, node: SimulatedNode) {
         self.id = id
+        self.habit = habit
         self.node = node
     }
 }
@@ -46,10 +65,13 @@ final class SimulatedWatcher {
     fileprivate var stream = WatchStreamID(0)
     fileprivate var node: SimulatedNode?
     fileprivate var checker: WatchChecker?
+    fileprivate var identity: Identity?
     fileprivate var messages = 0
     /// The next revision that it wants; 0: from now on.
     fileprivate var next: Int64 = 0
     fileprivate var lastArrival: Moment = 0
+    /// Of its member, when it connected: it will be told at least that.
+    fileprivate var opened: Int64 = 1
     /// How long it takes to work on a response.
     fileprivate let consumption: ClosedRange<Int64>
     init(number: Int, consumption: ClosedRange<Int64>) {
@@ -62,17 +84,18 @@ final class SimulatedWatcher {
 final class ClientWorld {
     private(set) var judge: HistoryJudge
     var truth: TruthModel { judge.truth }
-    private let dials: Dials
-    private var generator: SeededGenerator
+    let dials: Dials
+    var generator: SeededGenerator
     private(set) var clients: [SimulatedClient] = []
     private var watchers: [SimulatedWatcher] = []
     /// Who waits for which answer. Looked up, never walked.
     private var waiting: [UInt64: (client: SimulatedClient, serial: Int)] = [:]
     private var streams: [UInt64: (watcher: SimulatedWatcher, serial: Int)] = [:]
-    private var nextToken: UInt64 = 1
+    var nextToken: UInt64 = 1
     private var nextStream: UInt64 = 1
     private var nextValue = 1
     private var nextLease: Int64 = 1000
+    var nextPassword = 1
     private var nextClient = 0
     /// Clients finish their call and start none.
     var isQuiet = false
@@ -88,16 +111,20 @@ final class ClientWorld {
         weights = dials.mix.reduce(0) { $0 + $1.1 }
     }
 
-    private func number(_ range: ClosedRange<Int64>) -> Int64 { Int64.random(in: range, using: &generator) }
-    private func oneIn(_ n: UInt64) -> Bool { generator.next() % n == 0 }
+    func number(_ range: ClosedRange<Int64>) -> Int64 { Int64.random(in: range, using: &generator) }
+    func oneIn(_ n: UInt64) -> Bool { generator.next() % n == 0 }
 
     func begin(_ simulation: Simulation) {
-        for _ in 0..<dials.clients {
+        for number in 0..<dials.clients {
             nextClient += 1
-            let client = SimulatedClient(id: nextClient, node: simulation.nodes[Int(generator.next() % UInt64(dials.nodes))])
+            let habit: SimulatedClient.Habit = number < dials.readers ? .reads : number < dials.readers + dials.leaseKeepers ? .keepsLease : .everything
+            let at = habit == .reads ? number % dials.nodes : Int(generator.next() % UInt64(dials.nodes))
+            let client = SimulatedClient(id: nextClient, habit, node: simulation.nodes[at])
+            if dials.users > 0 { client.person = person(of: client) }
             clients.append(client)
-            simulation.schedule(.client(client, serial: 0, .call), after: number(0...1_000_000_000))
+            simulation.schedule(.client(client, serial: 0, .call), after: self.number(0...1_000_000_000))
         }
+        if dials.users > 0 { simulation.schedule(.administer, after: 0) }
         for number in 0..<dials.watchers {
             let slow = [0...1_000_000, 0...1_000_000, 1_000_000...100_000_000, 50_000_000...3_000_000_000] as [ClosedRange<Int64>]
             let watcher = SimulatedWatcher(number: number, consumption: slow[Int(generator.next() % 4)])
@@ -106,7 +133,7 @@ final class ClientWorld {
         }
     }
 
-    private func key(_ number: Int) -> [UInt8] { Array((number < 10 ? "k0\(number)" : "k\(number)").utf8) }
+    func key(_ number: Int) -> [UInt8] { Array((number < 10 ? "k0\(number)" : "k\(number)").utf8) }
 
     private func value() -> [UInt8] {
         var bytes = Array("v\(nextValue).".utf8)
@@ -119,15 +146,17 @@ final class ClientWorld {
 
     func step(_ client: SimulatedClient, _ serial: Int, _ step: SimulatedClient.Step, in simulation: Simulation) {
         guard client.serial == serial else { return }
+        if client.isLoggingIn { return login(client, step, simulation) }
         switch step {
+        case .compared: preconditionFailure("nobody logs in")
         case .call:
             if isQuiet { return simulation.schedule(.client(client, serial: serial, .call), after: 50_000_000) }
             begin(client, simulation)
         case .answer(let answer, let revision): finish(client, outcome(of: answer, revision, for: client), simulation)
-        case .evaluate(let grant, let node, let life):
+        case .evaluate(let grant, let token, let node, let life):
             // The process that gave the snapshot must still be there.
             guard node.life == life, node.process != nil else { return finish(client, .unknown, simulation) }
-            finish(client, evaluate(client.range, grant), simulation)
+            finish(client, evaluate(client.range, grant, token), simulation)
         case .done(let outcome): finish(client, outcome, simulation)
         case .timeout: finish(client, .unknown, simulation)
         }
@@ -136,11 +165,13 @@ final class ClientWorld {
     private func begin(_ client: SimulatedClient, _ simulation: Simulation) {
         client.serial += 1
         client.started = simulation.time
-        if client.node.process == nil || !client.node.isMember || oneIn(12) {
+        if client.node.process == nil || !client.node.isMember || oneIn(client.habit == .reads ? 200 : 12) {
             let candidates = simulation.nodes.filter { $0.isMember && $0.process != nil }
             client.node = candidates.isEmpty || oneIn(10) ? simulation.nodes[Int(generator.next() % UInt64(simulation.nodes.count))]
                 : candidates[Int(generator.next() % UInt64(candidates.count))]
         }
+        if beginLogin(client, simulation) { return }
+        let credential = identify(client)
         let (call, request) = choose(client)
         client.call = call
         simulation.statistics.calls += 1
@@ -149,21 +180,20 @@ final class ClientWorld {
         guard node.process != nil else {
             return simulation.schedule(.client(client, serial: client.serial, .done(.refused("connection refused"))), after: travel)
         }
-        let token = RequestToken(rawValue: nextToken)
-        nextToken += 1
-        waiting[token.rawValue] = (client, client.serial)
-        simulation.schedule(.post(node, life: node.life, .request(token, request, requiresLeader: false)), after: travel)
+        send(request, by: client, from: credential, after: travel, simulation)
         simulation.schedule(.client(client, serial: client.serial, .timeout), after: dials.clientTimeout.nanoseconds)
     }
 
+    func send(_ request: Request, by client: SimulatedClient, from credential: Credential, after travel: Int64, _ simulation: Simulation) {
+        let token = RequestToken(rawValue: nextToken)
+        nextToken += 1
+        waiting[token.rawValue] = (client, client.serial)
+        let node = client.node
+        simulation.schedule(.post(node, life: node.life, .request(token, request, requiresLeader: false, from: credential)), after: travel)
+    }
+
     private func choose(_ client: SimulatedClient) -> (Operation.Call, Request) {
-        var point = Int(generator.next() % UInt64(weights))
-        var kind = Dials.OperationKind.put
-        for (candidate, weight) in dials.mix {
-            kind = candidate
-            if point < weight { break }
-            point -= weight
-        }
+        let kind = kind(for: client)
         let number = Int(generator.next() % UInt64(dials.keys))
         let key = key(number)
         func propose(_ kind: Command.Kind, cost: Int, _ encode: (inout ByteWriter) -> Void) -> Request {
@@ -225,9 +255,36 @@ final class ClientWorld {
         }
     }
 
+    private func kind(for client: SimulatedClient) -> Dials.OperationKind {
+        switch client.habit {
+        case .everything: break
+        case .reads: return oneIn(4) ? .readRange : .read
+        case .keepsLease:
+            if client.leaseEnds == nil { return .leaseGrant }
+            return oneIn(12) ? .leasePut : .leaseRenew
+        }
+        var point = Int(generator.next() % UInt64(weights))
+        for (candidate, weight) in dials.mix {
+            if point < weight { return candidate }
+            point -= weight
+        }
+        return .put
+    }
+
+    /// From the end of one call to the start of the next one.
+    func pause(of client: SimulatedClient, _ simulation: Simulation) -> Int64 {
+        if client.habit == .keepsLease, let ends = client.leaseEnds {
+            // The renewal shall meet the lease's end on its way.
+            let early = dials.latency.upperBound * 4 + 2_000_000
+            return max(100_000, ends - simulation.time + number(-early...dials.latency.upperBound * 2 + dials.syncTime.upperBound))
+        }
+        let mean = Double(dials.thinkTime.nanoseconds) * (client.habit == .reads ? 0.3 : 1)
+        return max(100_000, Int64(mean * Double(generator.next() >> 11) / Double(1 << 52)))
+    }
+
     private func grant(_ client: SimulatedClient) -> (call: Operation.Call, request: Request) {
         nextLease += 1
-        let seconds = number(1...12)
+        let seconds = client.habit == .keepsLease ? 1 : number(1...12)
         return (.leaseGrant(id: nextLease, ttlSeconds: seconds), .leaseGrant(lease: LeaseID(nextLease), ttlSeconds: seconds))
     }
 
@@ -244,18 +301,24 @@ final class ClientWorld {
     func granted(_ grant: ReadGrant, by node: SimulatedNode, _ simulation: Simulation) {
         for token in grant.tokens {
             guard let (client, serial) = waiting.removeValue(forKey: token.rawValue), client.serial == serial else { continue }
+            if dials.users > 0, oneIn(8) { simulation.fail(judge.compare(grant.auth), node) }
+            if client.isLoggingIn {
+                comparePassword(of: client, with: grant.auth, simulation)
+                continue
+            }
             // Mostly at once; sometimes the reader thread is late, and the store has moved on.
             if oneIn(5) {
-                simulation.schedule(.client(client, serial: serial, .evaluate(grant, node, life: node.life)), after: number(0...300_000_000))
+                simulation.schedule(.client(client, serial: serial, .evaluate(grant, token, node, life: node.life)), after: number(0...300_000_000))
             } else {
-                let outcome = evaluate(client.range, grant)
+                let outcome = evaluate(client.range, grant, token)
                 simulation.schedule(.client(client, serial: serial, .done(outcome)), after: number(20_000...500_000))
             }
         }
     }
 
-    private func evaluate(_ range: RangeRequest, _ grant: ReadGrant) -> Operation.Outcome {
+    private func evaluate(_ range: RangeRequest, _ grant: ReadGrant, _ token: RequestToken) -> Operation.Outcome {
         do {
+            try grant.auth.requirePermission(for: range, by: grant.callers[token])
             let reader = try grant.backend.makeReader()
             defer { reader.release() }
             let result = try grant.snapshot.range(range, reader: reader)
@@ -298,24 +361,30 @@ final class ClientWorld {
         guard let call = client.call else { return }
         client.serial += 1
         client.call = nil
-        let operation = Operation(client: client.id, member: client.node.id.rawValue, call: call, start: client.started, end: simulation.time, outcome: outcome)
+        let operation = Operation(client: client.id, member: client.node.id.rawValue, call: call, start: client.started, end: simulation.time, outcome: outcome,
+                                  identity: client.identity)
         switch outcome {
         case .unknown:
             simulation.statistics.unknown += 1
             nextClient += 1
             client.id = nextClient
-        case .refused: simulation.statistics.refused += 1
+        case .refused(let text):
+            simulation.statistics.refused += 1
+            if dials.users > 0, refusedAsPerson(client, text) { simulation.statistics.denied += 1 }
         default:
             simulation.statistics.acknowledged += 1
-            client.successes += 1
         }
         learn(client, operation)
         simulation.fail(judge.finished(operation), client.node)
-        let pause = max(100_000, Int64(Double(dials.thinkTime.nanoseconds) * Double(generator.next() >> 11) / Double(1 << 52)))
-        simulation.schedule(.client(client, serial: client.serial, .call), after: pause)
+        simulation.schedule(.client(client, serial: client.serial, .call), after: pause(of: client, simulation))
     }
 
     private func learn(_ client: SimulatedClient, _ operation: Operation) {
+        switch (operation.call, operation.outcome) {
+        case (.leaseGrant, .lease(_, let ttl)), (.leaseKeepAlive, .lease(_, let ttl)): client.leaseEnds = ttl > 0 ? operation.start + ttl * 1_000_000_000 : nil
+        case (.leaseGrant, _), (.leaseKeepAlive, _): client.leaseEnds = nil
+        default: break
+        }
         switch (operation.call, operation.outcome) {
         case (.leaseGrant(let id, _), .lease): client.leases.append(id)
         case (.leaseRevoke(let id), _): client.leases.removeAll { $0 == id }
@@ -339,7 +408,7 @@ final class ClientWorld {
 
     /// The node's process ended: calls to it have no outcome, streams end.
     func died(_ node: SimulatedNode, _ simulation: Simulation) {
-        for client in clients where client.node === node && client.call != nil {
+        for client in clients where client.node === node && (client.call != nil || client.isLoggingIn) {
             simulation.schedule(.client(client, serial: client.serial, .done(.unknown)), after: number(100_000...2_000_000))
         }
         for watcher in watchers where watcher.node === node {
@@ -371,12 +440,15 @@ final class ClientWorld {
         let node = candidates[Int(generator.next() % UInt64(candidates.count))]
         watcher.serial += 1
         watcher.node = node
+        watcher.opened = node.process!.seen.revision
         watcher.lastArrival = simulation.time
         watcher.stream = WatchStreamID(nextStream)
         nextStream += 1
         streams[watcher.stream.rawValue] = (watcher, watcher.serial)
         // Now and then somewhere else in history: far back, or in the future.
         if watcher.next == 0 || oneIn(6) { watcher.next = [0, max(1, truth.revision - number(0...60)), truth.revision + number(1...10)][Int(generator.next() % 3)] }
+        // It asks for other keys than before, of which the judges may have forgotten more.
+        if watcher.next > 0 { watcher.next = max(watcher.next, truth.history.floor + 1) }
         let everything = oneIn(2)
         let first = Int(generator.next() % UInt64(dials.keys))
         let key = everything ? self.key(0) : self.key(first)
@@ -389,10 +461,12 @@ final class ClientWorld {
             record.wantsPuts = request.filters != .noPut
             record.wantsDeletes = request.filters != .noDelete
         }
+        let credential: Credential
+        (credential, watcher.identity) = identifyWatcher()
         watcher.checker = WatchChecker(record)
         watcher.messages = 0
         let travel = number(20_000...500_000)
-        simulation.schedule(.post(node, life: node.life, .watch(watcher.stream, .open(requiresLeader: oneIn(3)))), after: travel)
+        simulation.schedule(.post(node, life: node.life, .watch(watcher.stream, .open(requiresLeader: oneIn(3), from: credential))), after: travel)
         simulation.schedule(.post(node, life: node.life, .watch(watcher.stream, .request(.create(request)))), after: travel + 1)
         simulation.schedule(.watcher(watcher, serial: watcher.serial, .leave), after: number(500_000_000...40_000_000_000))
         simulation.schedule(.watcher(watcher, serial: watcher.serial, .askProgress), after: number(100_000_000...10_000_000_000))
@@ -401,7 +475,7 @@ final class ClientWorld {
     func watched(_ output: WatchOutput, by node: SimulatedNode, _ simulation: Simulation) {
         guard let (watcher, serial) = streams[output.stream.rawValue], watcher.serial == serial else { return }
         // One connection: in order.
-        watcher.lastArrival = max(watcher.lastArrival + 1, simulation.time + number(20_000...500_000)) + number(watcher.consumption)
+        watcher.lastArrival = max(watcher.lastArrival + 1, simulation.time + number(20_000...500_000)) + number(isQuiet ? 10_000...100_000 : watcher.consumption)
         simulation.schedule(.watcher(watcher, serial: serial, .response(output.response)), after: watcher.lastArrival - simulation.time)
     }
 
@@ -431,11 +505,11 @@ final class ClientWorld {
             if let last = events.last { watcher.next = max(watcher.next, last.kv.modRevision + (response.fragment ? 0 : 1)) }
         }
         watcher.messages += 1
-        simulation.fail(judge.received(message, by: &watcher.checker!, at: simulation.time), node)
+        simulation.fail(judge.received(message, by: &watcher.checker!, from: watcher.identity, at: simulation.time), node)
         if case .cancelled(let compact, _) = message {
             if compact > 0 { watcher.next = compact }
             if let node = watcher.node { simulation.schedule(.post(node, life: node.life, .watch(watcher.stream, .close)), after: 0) }
-            end(watcher, simulation, reconnectAfter: number(1_000_000...100_000_000))
+            end(watcher, simulation, reconnectAfter: number(1_000_000...(compact > 0 ? 100_000_000 : 2_000_000_000)))
         } else if watcher.messages > 4_000 {
             step(watcher, watcher.serial, .leave, in: simulation)
         }
@@ -466,26 +540,34 @@ extension ClientWorld {
     /// Judges what is compared only now and then, and forgets what nobody will ask about any more.
     func checkpoint(_ simulation: Simulation) -> Violation? {
         var oldest = simulation.time
-        for client in clients where client.call != nil { oldest = min(oldest, client.started) }
+        for client in clients where client.call != nil || client.isLoggingIn { oldest = min(oldest, client.started) }
         // Serializable reads show what their member has, and a member that restarts has what its store holds.
         var needed = min(truth.revision, simulation.nemesis.oldestImage)
         for node in simulation.nodes where node.isMember && !node.isLost { needed = min(needed, node.lowestRevision) }
-        for watcher in watchers where watcher.checker != nil {
+        for watcher in watchers {
+            // One that is not connected goes on where it stopped.
+            guard watcher.checker != nil else {
+                if watcher.next > 0 { needed = min(needed, watcher.next - 1) }
+                continue
+            }
             watcher.checker!.advance(truth: truth.history)
-            if let revision = watcher.checker!.needed { needed = min(needed, revision) }
+            if !watcher.checker!.isCancelled { needed = min(needed, watcher.checker!.needed ?? watcher.opened) }
         }
         return judge.checkpoint(oldest: oldest, needed: needed - 1, at: simulation.time)
     }
 
     /// No client starts anything any more; those that watch go on till they have everything.
     func quiesce() { isQuiet = true }
-    var isIdle: Bool { clients.allSatisfy { $0.call == nil } }
-    /// Watches that have not shown everything yet.
-    var incompleteWatches: Int {
-        watchers.count { watcher in
-            guard var checker = watcher.checker else { return false }
-            return !checker.finish(truth: truth.history, mustBeComplete: true).isEmpty
+    var isIdle: Bool { clients.allSatisfy { $0.call == nil && !$0.isLoggingIn } }
+    /// When the last response is read that is on its way to a slow watch.
+    var lastArrival: Moment { watchers.reduce(0) { $1.checker == nil ? $0 : max($0, $1.lastArrival) } }
+    /// What a watch has not shown yet.
+    var lacking: String? {
+        for watcher in watchers {
+            guard var checker = watcher.checker, let violation = checker.finish(truth: truth.history, mustBeComplete: true).first else { continue }
+            return "\(violation.detail); it takes up to \(watcher.consumption.upperBound / 1_000_000) ms over a response, the last one arrives at \(seconds(watcher.lastArrival))"
         }
+        return nil
     }
     func setStable(since moment: Moment?) { judge.setStable(since: moment) }
 

@@ -63,6 +63,7 @@ final class SimulatedNetwork {
             var arrival = simulation.time + transit(node.id, target.id)
             if dials.keepsOrder { arrival = max(arrival, (links[link]?.lastArrival ?? 0) + 1) }
             links[link, default: State()].lastArrival = max(arrival, links[link]?.lastArrival ?? 0)
+            if case .raft(let raft) = message.body, case .timeoutNow = raft.body { simulation.nemesis.abdicates(node, arrival: arrival, simulation) }
             simulation.schedule(.message(to: target, life: target.life, from: node.id, bytes: writer.bytes), after: arrival - simulation.time)
         }
     }
@@ -91,6 +92,8 @@ final class SnapshotTransfer {
     let toLife: Int
     let peer: MemberID
     let startedAt: Moment
+    /// Each piece takes this many times as long as a message.
+    fileprivate var slowness: Int64 = 1
     fileprivate var reader: (any BackendReader)?
     fileprivate var cutter: SnapshotCutter?
     fileprivate var assembly: SnapshotAssembly?
@@ -123,6 +126,7 @@ extension Simulation {
         } catch {
             return schedule(.post(transfer.from, life: transfer.fromLife, .snapshotSent(to: transfer.peer, succeeded: false)), after: 1_000_000)
         }
+        transfer.slowness = nemesis.sendsSnapshot(from: transfer.from, to: transfer.peer, self)
         schedule(.transfer(transfer), after: network.transit(transfer.from.id, target.id))
     }
 
@@ -145,7 +149,7 @@ extension Simulation {
             } else if let metadata = try transfer.assembly!.take(piece) {
                 return arrived(transfer, metadata, target)
             }
-            schedule(.transfer(transfer), after: network.transit(transfer.from.id, target.id))
+            schedule(.transfer(transfer), after: network.transit(transfer.from.id, target.id) * (nemesis.isTrouble ? transfer.slowness : 1))
         } catch {
             // The receiver's disk failed: its store thread stops the node.
             give(up: transfer, target)
@@ -170,6 +174,7 @@ extension Simulation {
                   (try? target.stores.sync()) != nil else { return give(up: transfer, target) }
             process.backend = backend
             process.storeNumber = transfer.storeNumber
+            process.shadow.snapshotConfiguration = metadata.configuration
             process.replica.install(metadata, from: transfer.from.id, state: state, backend: backend, reader: reader, at: target.clock.now(time),
                                     wall: target.clock.wall(time), into: &process.effects)
             transfer.isFinished = true

@@ -47,6 +47,8 @@ final class SimulatedNode {
     var isPaused = false
     /// The disk completes nothing before.
     var stuckUntil: Moment = 0
+    /// The same for the log alone, which may have a disk of its own.
+    var logStuckUntil: Moment = 0
     /// Disk operations take this many times as long.
     var slowness: Int64 = 1
     /// Part of the cluster: starts with it, or was added. One that was removed or lost its data never comes back.
@@ -146,6 +148,8 @@ final class SimulatedNode {
         var commit: UInt64 = 0
         var applied: UInt64 = 0
         var revision: Int64 = 0
+        var authRevision: UInt64 = 0
+        var isAuthEnabled = false
         /// The newest in its log; nil before the first turn.
         var configuration: Configuration?
     }
@@ -158,9 +162,15 @@ struct ShadowLog {
     private(set) var startTerm: UInt64 = 0
     /// Terms of start + 1, start + 2, ...
     private var terms: [UInt64] = []
+    /// The configurations of what is held, oldest first: one that holds from the start on, and those of entries behind it.
+    private var configurations: [(index: UInt64, configuration: Configuration)] = [(0, Configuration(voters: []))]
+    /// What a snapshot that is being installed says, for the reset that follows.
+    var snapshotConfiguration: Configuration?
 
     var last: UInt64 { start + UInt64(terms.count) }
     var lastTerm: UInt64 { terms.last ?? startTerm }
+    /// The newest in the log, committed or not: the one that counts. (Raft §4.1)
+    var configuration: Configuration { configurations[configurations.count - 1].configuration }
 
     /// nil outside of what is held.
     func term(at index: UInt64) -> UInt64? {
@@ -173,14 +183,22 @@ struct ShadowLog {
         start = position.index.rawValue
         startTerm = position.term.rawValue
         terms.removeAll()
+        configurations = [(start, snapshotConfiguration ?? configuration)]
+        snapshotConfiguration = nil
     }
 
     mutating func take(_ batch: PersistBatch) {
         if let state = batch.hardState { hardState = state }
         if let position = batch.reset { reset(to: position) }
         guard let first = batch.entries.first?.index.rawValue else { return }
-        if first <= last { terms.removeLast(Int(last - first + 1)) }
-        for entry in batch.entries { terms.append(entry.term.rawValue) }
+        if first <= last {
+            terms.removeLast(Int(last - first + 1))
+            while configurations.count > 1, configurations[configurations.count - 1].index >= first { configurations.removeLast() }
+        }
+        for entry in batch.entries {
+            terms.append(entry.term.rawValue)
+            if entry.kind == .configuration { configurations.append((entry.index.rawValue, configuration.applying(entryPayload: entry.payload))) }
+        }
     }
 
     /// Forgets what lies at or before `index`.
@@ -189,6 +207,7 @@ struct ShadowLog {
         terms.removeFirst(Int(index - start))
         start = index
         startTerm = term
+        while configurations.count > 1, configurations[1].index <= index { configurations.removeFirst() }
     }
 
     init() {}
@@ -197,5 +216,9 @@ struct ShadowLog {
         start = restart.start.index.rawValue
         startTerm = restart.start.term.rawValue
         terms = restart.entries.map(\.term.rawValue)
+        configurations = [(restart.applied.rawValue, restart.configuration)]
+        for entry in restart.entries where entry.kind == .configuration && entry.index > restart.applied {
+            configurations.append((entry.index.rawValue, configuration.applying(entryPayload: entry.payload)))
+        }
     }
 }

@@ -21,6 +21,7 @@ public final class Simulation {
         case transfer(SnapshotTransfer)
         case client(SimulatedClient, serial: Int, SimulatedClient.Step)
         case watcher(SimulatedWatcher, serial: Int, SimulatedWatcher.Step)
+        case administer
         case nemesis(number: Int)
         case undo(fault: Int)
         case phase(number: Int)
@@ -60,8 +61,7 @@ public final class Simulation {
     public init(seed: UInt64, profile: Profile) {
         self.seed = seed
         let root = SeededGenerator(seed: seed)
-        var dialing = root.split("dials")
-        dials = Dials.draw(profile, using: &dialing)
+        dials = Dials.draw(profile, seed: seed)
         network = SimulatedNetwork(dials, root.split("network"))
         nemesis = Nemesis(dials, root.split("nemesis"))
         world = ClientWorld(dials, root.split("clients"))
@@ -131,6 +131,7 @@ public final class Simulation {
         case .transfer(let transfer): step(transfer)
         case .client(let client, let serial, let step): world.step(client, serial, step, in: self)
         case .watcher(let watcher, let serial, let step): world.step(watcher, serial, step, in: self)
+        case .administer: world.administer(self)
         case .nemesis(let number): nemesis.strike(number, in: self)
         case .undo(let fault): nemesis.undo(fault, in: self)
         case .phase(let number): nemesis.changePhase(number, in: self)
@@ -205,7 +206,8 @@ public final class Simulation {
         node.hasBooted = true
         let commit = max(opened.state.applied.index.rawValue, shadow.start)
         process.seen = SimulatedNode.Seen(term: shadow.hardState.term.rawValue, vote: shadow.hardState.vote.rawValue, role: .follower, commit: commit,
-                                          applied: opened.state.applied.index.rawValue, revision: opened.state.store.revision.rawValue)
+                                          applied: opened.state.applied.index.rawValue, revision: opened.state.store.revision.rawValue,
+                                          authRevision: opened.state.auth.revision, isAuthEnabled: opened.state.auth.isEnabled)
         node.lowestRevision = process.seen.revision
         statistics.starts += 1
         trace?.add(self, "n\(node.number) starts, term \(process.seen.term) applied \(process.seen.applied) last \(shadow.last)")
@@ -336,7 +338,11 @@ public final class Simulation {
         guard violation == nil, node.process === process else { return }
         let elections = invariants.elections
         fail(invariants.turned(node, process, nodes) { index, entry in world.committed(index, entry, in: self) }, node)
-        if invariants.elections > elections { world.setStable(since: nil) }
+        if invariants.elections > elections {
+            world.setStable(since: nil)
+            nemesis.elected(node, self)
+        }
+        if dials.users > 0 { fail(world.compareAccounts(of: node, process), node) }
         while let removed = removals.popLast() { left(removed) }
         guard node.process === process else { return }
         mix(UInt64(time) ^ node.id.rawValue << 48)
@@ -402,6 +408,7 @@ public final class Simulation {
             fail(Violation("message", "a message from \(peer) was refused: \(fault)"), node)
         case .snapshotInstalled: statistics.snapshots += 1
         case .membershipChanged(let membership): membershipChanged(membership, of: process)
+        case .raft(.configurationChanged): nemesis.changesMembers(node, self)
         case .removed: removals.append(node)
         default: break
         }
@@ -417,12 +424,13 @@ public final class Simulation {
         guard process.logInFlight.isEmpty, !process.logJobs.isEmpty else { return }
         process.logInFlight = process.logJobs
         process.logJobs = []
-        schedule(.logWritten(node, life: node.life), after: max(node.stuckUntil - time, 0) + min(Int64.random(in: dials.syncTime, using: &diskChance) * node.slowness, Simulation.slowestDisk))
+        schedule(.logWritten(node, life: node.life), after: max(max(node.stuckUntil, node.logStuckUntil) - time, 0) + min(Int64.random(in: dials.syncTime, using: &diskChance) * node.slowness, Simulation.slowestDisk))
     }
 
     private func logWritten(_ node: SimulatedNode) {
         guard let process = node.process else { return }
-        if node.stuckUntil > time { return schedule(.logWritten(node, life: node.life), after: node.stuckUntil - time) }
+        let stuckUntil = max(node.stuckUntil, node.logStuckUntil)
+        if stuckUntil > time { return schedule(.logWritten(node, life: node.life), after: stuckUntil - time) }
         let jobs = process.logInFlight
         do throws(LogError) {
             let ticket = try process.log.write(jobs)
@@ -502,7 +510,7 @@ extension Simulation {
         world.quiesce()
         let patience = time + nemesis.patience
         while violation == nil, let open = unfinished {
-            guard time < patience else { return fail(Violation("liveness", "at the end \(open)")) }
+            guard time < max(patience, world.lastArrival + 1_000_000_000) else { return fail(Violation("liveness", "at the end \(open)")) }
             run(until: time + 50_000_000)
         }
         if violation == nil { fail(world.finish(self)) }
@@ -514,7 +522,6 @@ extension Simulation {
         for node in members where node.process?.seen.revision != world.truth.revision {
             return "n\(node.number) is at revision \(node.process?.seen.revision ?? 0) of \(world.truth.revision)"
         }
-        let watches = world.incompleteWatches
-        return watches > 0 ? "\(watches) watches lack events" : nil
+        return world.lacking
     }
 }

@@ -17,6 +17,8 @@ public struct Statistics: Sendable {
     public var acknowledged = 0
     public var unknown = 0
     public var refused = 0
+    /// Of those refused, for want of a right.
+    public var denied = 0
     public var watchEvents = 0
     public var faults = 0
     public var membershipChanges = 0
@@ -104,7 +106,7 @@ extension Simulation {
     }
 
     private var description: String {
-        "nodes=\(dials.nodes)+\(dials.spares) clients=\(dials.clients) watchers=\(dials.watchers) election=\(dials.options.raft.electionTimeout.milliseconds)ms "
+        "nodes=\(dials.nodes)+\(dials.spares) clients=\(dials.clients) users=\(dials.users) watchers=\(dials.watchers) election=\(dials.options.raft.electionTimeout.milliseconds)ms "
             + "latency=\(dials.latency.upperBound / 1000)us faults=\(dials.faultNames)"
     }
 }

@@ -13,6 +13,7 @@ import Testing
     }
 
     @Test func everyPromiseIsKeptUnderEveryFault() { run(.swarm, 1...8, seconds: 20) }
+    @Test func everyPromiseIsKeptInTheWorstMoments() { run(.ambush, 1...4, seconds: 15) }
     @Test func fiveNodesUnderLoadKeepEveryPromise() { run(.busy, 1...1, seconds: 15) }
     @Test func longLivesKeepEveryPromise() { run(.longhaul, 1...6, seconds: 3600) }
 
@@ -23,6 +24,18 @@ import Testing
             #expect(result.statistics.acknowledged > 100 && result.statistics.unknown == 0, "\(result.dials)")
             #expect(result.statistics.deaths == 0)
         }
+    }
+
+    /// Some may, some may not, and both happens.
+    @Test func peopleWithRightsUseTheCluster() {
+        var total = Statistics()
+        for seed in (UInt64(1)...60).filter({ Dials.draw(.swarm, seed: $0).users > 0 }).prefix(4) {
+            let result = Simulation.run(seed: seed, profile: .swarm, simulated: .seconds(15))
+            if let failure = result.failure { Issue.record("\(failure)\n\(result.dials)") }
+            total.denied += result.statistics.denied
+            total.acknowledged += result.statistics.acknowledged
+        }
+        #expect(total.denied > 20 && total.acknowledged > 100, "\(total)")
     }
 
     /// The same seed does the same, event by event; another one does not.

@@ -1,5 +1,7 @@
 import ArgumentParser
+import Base
 import Foundation
+import Server
 import Testing
 import UI
 @testable import quarterdeck
@@ -7,7 +9,7 @@ import UI
 @Suite struct ServeOptionsTests {
     private func options(_ arguments: [String], _ environment: [String: String] = [:]) throws -> ServeOptions {
         let command = try #require(try Quarterdeck.parseAsRoot(["serve"] + arguments) as? ServeCommand)
-        return try command.options(environment: environment)
+        return try command.options(arguments: ["quarterdeck", "serve"] + arguments, environment: environment)
     }
 
     @Test func defaultsAreThoseOfEtcd() throws {
@@ -22,14 +24,106 @@ import UI
         #expect(options.initialClusterState == .new && options.initialClusterToken == "etcd-cluster")
     }
 
-    @Test func optionWinsOverEnvironmentWinsOverDefault() throws {
-        let environment = ["ETCD_NAME": "env", "ETCD_HEARTBEAT_INTERVAL": "50", "ETCD_MAX_TXN_OPS": "7", "ETCD_LOG_LEVEL": "", "ETCD_BCRYPT_COST": "5", "ETCD_AUTH_TOKEN": "jwt,sign-method=HS256"]
+    @Test func optionsAndEnvironmentWinOverDefaults() throws {
+        let environment = ["ETCD_HEARTBEAT_INTERVAL": "50", "ETCD_LOG_LEVEL": "", "ETCD_NAME": "", "ETCD_BCRYPT_COST": "5", "ETCD_AUTH_TOKEN": "jwt,sign-method=HS256"]
         let options = try options(["--name", "flag", "--max-txn-ops=9"], environment)
         #expect(options.name == "flag")
         #expect(options.heartbeatIntervalMilliseconds == 50)
         #expect(options.maxTxnOps == 9)
         #expect(options.logLevel == "info")
         #expect(options.bcryptCost == 5 && options.authToken == "jwt,sign-method=HS256")
+        #expect(options.warnings.isEmpty)
+    }
+
+    @Test func whatIsSaidTwiceIsAConflictAndWhatNobodyKnowsAWarning() throws {
+        for arguments in [["--name", "flag"], ["--name=flag"]] {
+            let failure = try #require(throws: CommandFailure.self) { try options(arguments, ["ETCD_NAME": "env"]) }
+            #expect(failure.description.contains("conflicting environment variable ETCD_NAME is shadowed by corresponding command-line flag"))
+        }
+        let odd = try options([], ["ETCD_VERSION": "3.5", "ETCD_NOBODY_KNOWS": "x", "ETCDCTL_API": "3", "ETCD_NAME": "n"])
+        #expect(odd.warnings == ["unrecognized environment variable ETCD_NOBODY_KNOWS", "cannot set special environment variable ETCD_VERSION"] && odd.name == "n")
+    }
+
+    @Test func aFileLeavesNoSayToTheOthers() throws {
+        let path = NSTemporaryDirectory() + "qd-config-\(UUID().uuidString).yaml"
+        try Data("""
+            # as etcd's sample
+            name: 'from-file'
+            data-dir: /tmp/x
+            heartbeat-interval: 50
+            listen-client-urls: http://127.0.0.1:4001,http://127.0.0.1:4002
+            strict-reconfig-check: false
+            auto-compaction-mode: periodic
+            auto-compaction-retention: "1"
+            log-level:
+            quota-backend-bytes: 1000
+            frobnicate: yes
+            client-transport-security:
+              cert-file:
+            """.utf8).write(to: URL(fileURLWithPath: path))
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        for (arguments, environment) in [(["--config-file", path, "--name", "flag", "--max-txn-ops", "9"], ["ETCD_NAME": "env"]),
+                                         ([], ["ETCD_CONFIG_FILE": path, "ETCD_MAX_TXN_OPS": "8"])] {
+            let options = try options(arguments, environment)
+            #expect(options.name == "from-file" && options.dataDirectory == "/tmp/x" && options.heartbeatIntervalMilliseconds == 50)
+            #expect(options.listenClientURLs.map(\.port) == [4_001, 4_002] && options.advertiseClientURLs.map(\.description) == ["http://localhost:2379"])
+            #expect(!options.checksReconfiguration && options.maxTxnOps == 128 && options.logLevel == "info" && options.quotaBackendBytes == 1_000)
+            #expect(options.autoCompaction == .periodic(.seconds(3_600)))
+            #expect(options.warnings.count == 2 && options.warnings[1].contains("frobnicate"), "\(options.warnings)")
+        }
+    }
+
+    @Test(arguments: [("name: [", "not YAML"), ("- a", "name: value"), ("name: {a: b}", "name: expected a value"), ("heartbeat-interval: soon", "--heartbeat-interval soon")])
+    func wrongFilesAreNamed(_ text: String, _ mention: String) throws {
+        let path = NSTemporaryDirectory() + "qd-config-\(UUID().uuidString).yaml"
+        try Data(text.utf8).write(to: URL(fileURLWithPath: path))
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        let failure = try #require(throws: CommandFailure.self) { try options(["--config-file", path]) }
+        #expect(failure.description.contains(mention) && !failure.description.contains("\n"), "\(failure.description)")
+        let missing = try #require(throws: CommandFailure.self) { try options(["--config-file", path + ".none"]) }
+        #expect(missing.description.contains(path))
+    }
+
+    @Test func discoveryStandsForTheInitialCluster() throws {
+        let options = try options(["--name", "a", "--discovery-token", "T", "--discovery-endpoints", "h:1,http://h:2", "--discovery-user", "u:p"])
+        #expect(options.discovery?.token == "T" && options.discovery?.connection.endpoints == ["h:1", "http://h:2"])
+        #expect(options.discovery?.connection.user == "u" && options.discovery?.connection.password == "p")
+        #expect(options.initialClusterToken == "T" && options.initialCluster.map(\.name) == ["a"])
+        for (arguments, mention) in [(["--discovery-token", "T"], "both --discovery-token and --discovery-endpoints"), (["--discovery-token", "T", "--discovery-endpoints", "h:1,"], "empty endpoints"),
+                                     (["--discovery-token", "T", "--discovery-endpoints", "h:1", "--initial-cluster", "default=http://localhost:2380"], "multiple discovery or bootstrap flags")] {
+            let failure = try #require(throws: CommandFailure.self) { try self.options(arguments) }
+            #expect(failure.description.contains(mention))
+        }
+    }
+
+    @Test func recordsOfTheDNSBecomeMembers() throws {
+        let addresses = ["a.test": Set(["10.0.0.1"]), "b.test": ["10.0.0.2"], "mine.test": ["10.0.0.3", "fd00::3"], "10.0.0.3": ["10.0.0.3"]]
+        func members(_ records: [(String, Int)], _ scheme: String) -> ([String], String?) {
+            let found = RecordDiscovery.members(of: records.map { .init(host: $0.0, port: $0.1) }, scheme: scheme, service: "etcd-server", name: "me",
+                                                own: [NodeURL(host: "10.0.0.3", port: 2380)], addresses: { addresses[$0] ?? [] })
+            return (found.members.map { "\($0.name)=\($0.url)" }, found.problem)
+        }
+        let all = [("a.test", 2380), ("mine.test", 2380), ("b.test", 2380), ("mine.test", 9999)]
+        #expect(members(all, "http") == (["0=http://a.test:2380", "me=http://mine.test:2380", "1=http://b.test:2380", "2=http://mine.test:9999"], nil))
+        let wrong = members(all + [("nowhere.test", 1)], "https")
+        #expect(wrong.0 == ["0=https://a.test:2380", "1=https://b.test:2380", "2=https://mine.test:9999"] && wrong.1?.contains("no address") == true)
+        #expect(members([("mine.test", 2380)], "https").1?.contains("scheme mismatch with expected peer http://10.0.0.3:2380") == true)
+        #expect(try options(["--discovery-srv", "d", "--discovery-srv-name", "x", "--discovery-srv-resolver", "127.0.0.1:53"]).records
+            == RecordDiscovery(domain: "d", serviceName: "x", server: .init(host: "127.0.0.1", port: 53)))
+        #expect(throws: CommandFailure.self) { try options(["--discovery-srv", "d", "--initial-cluster", "default=http://localhost:2380"]) }
+    }
+
+    @Test func retentionIsReadAsEtcdReadsIt() throws {
+        #expect(try options([]).autoCompaction == .off)
+        for (mode, retention, expected) in [("periodic", "1h", AutoCompaction.periodic(.seconds(3_600))), ("periodic", "5m", .periodic(.seconds(300))),
+                                            ("periodic", "2", .periodic(.seconds(7_200))), ("revision", "1000", .revisions(1_000)), ("periodic", "0", .off),
+                                            ("revision", "0", .off), ("periodic", "1.5s", .periodic(.milliseconds(1_500)))] {
+            #expect(try options(["--auto-compaction-mode", mode, "--auto-compaction-retention", retention]).autoCompaction == expected)
+        }
+        for (mode, retention, mention) in [("periodic", "soon", "CompactionRetention"), ("revision", "1h", "number of revisions"), ("sometimes", "1", "auto-compaction-mode")] {
+            let failure = try #require(throws: CommandFailure.self) { try options(["--auto-compaction-mode", mode, "--auto-compaction-retention", retention]) }
+            #expect(failure.description.contains(mention))
+        }
     }
 
     @Test func initialClusterIsReadInItsOrder() throws {
@@ -120,6 +214,7 @@ import UI
     @Test(arguments: [
         ("just text", "not a mapping"), ("a: [", "YAML"), ("base: sepia", "base"), ("colours: {}", "colours"), ("slots: [a]", "slots"),
         ("slots:\n  nothing: \"#000000\"", "nothing"), ("slots:\n  text: missing", "missing"), ("gradients:\n  load: [\"#000000\"]", "two colours"),
+        ("palette: &a\n  x: \"#000000\"\nslots: *a", "*a: aliases"), ("slots:\n  text: {a: b}", "slots.text"),
     ])
     func wrongFilesSayWhatIsWrongInOneLine(_ text: String, _ mention: String) throws {
         let failure = try #require(throws: ThemeFailure.self) { try ThemeLibrary.parse(text, name: "x") }

@@ -140,3 +140,38 @@ private let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().d
         #expect(record.longestGap(since: 1_000, until: 2_440) == 1_000)
     }
 }
+
+/// Files may come from anywhere.
+@Suite struct HostileYAMLTests {
+    /// Each line has the one before nine times.
+    private static let laughs = "a0: &a0 [x]\n" + (1...40).map { "a\($0): &a\($0) [" + Array(repeating: "*a\($0 - 1)", count: 9).joined(separator: ", ") + "]\n" }.joined()
+
+    @Test(arguments: [laughs, laughs + "? *a40\n: x\n", "title: t\nnodes: 3\n" + laughs + "steps: *a40\n"]) func aliasesAreRefusedBeforeTheyGrow(_ text: String) throws {
+        let failure = try #require(throws: ScenarioFailure.self) { try ScenarioParser.parse(text, file: "t.yaml") }
+        #expect(failure.description.contains("aliases are not supported"))
+        #expect(failure.description.hasPrefix("t.yaml:"))
+        #expect(throws: ThemeFailure.self) { try ThemeLibrary.parse(text, name: "t") }
+    }
+
+    @Test func whatLooksAlikeInATextIsNone() throws {
+        let scenario = try ScenarioParser.parse("title: R&D *and* this & that\nsteps:\n  - say: \"2 * 3 &x\"\n", file: "t.yaml")
+        #expect(scenario.title == "R&D *and* this & that")
+    }
+
+    @Test func repeatsAreNotNestedWithoutEnd() throws {
+        func nested(_ depth: Int) -> String {
+            var text = "[{say: x}]"
+            for _ in 0..<depth { text = "[{repeat: {times: 1000, steps: \(text)}}]" }
+            return "title: t\nsteps: \(text)\n"
+        }
+        #expect(try ScenarioParser.parse(nested(3), file: "t.yaml").steps.count == 1)
+        let failure = try #require(throws: ScenarioFailure.self) { try ScenarioParser.parse(nested(100), file: "t.yaml") }
+        #expect(failure.description.contains("nested too deeply"))
+    }
+
+    @Test func timesBeyondAnyAreRefused() {
+        for time in ["8999999999999999999ns", "2500000h", "99999999999999999999h"] {
+            #expect(throws: ScenarioFailure.self) { try ScenarioParser.parse("title: t\nsteps:\n  - hold: \(time)\n", file: "t.yaml") }
+        }
+    }
+}

@@ -170,3 +170,26 @@ import Testing
         for command in session.commands where command.changesCluster { Issue.record("\(command)") }
     }
 }
+
+/// A recording's file may come from anywhere.
+@Suite struct HostileRecordingTests {
+    private func event(_ json: String) throws -> RecordedEvent { try JSONDecoder().decode(RecordedEvent.self, from: Data(json.utf8)) }
+
+    @Test func figuresBeyondAllReasonAreTakenForTheBound() throws {
+        let huge = "9223372036854775807", tiny = "-9223372036854775808"
+        var session = Session(Size(columns: 120, rows: 36))
+        let lines = [
+            "{\"t\":\(tiny),\"raft\":[{\"node\":1,\"atMicroseconds\":\(tiny),\"term\":18446744073709551615,\"kind\":{\"electionTimeout\":{\"afterMicroseconds\":\(tiny)}}}]}",
+            "{\"t\":\(huge),\"canary\":[[\(huge),\(huge),0,1],[\(tiny),\(tiny),1,1]]}",
+            "{\"t\":1,\"canaryCheck\":{\"acknowledged\":\(huge),\"confirmed\":\(tiny),\"lost\":\(huge),\"lostRevisions\":[\(tiny)]}}",
+            "{\"t\":2,\"samples\":[{\"node\":1,\"atMicroseconds\":\(huge),\"role\":\"leader\",\"term\":5,\"vote\":1,\"leader\":1,\"commit\":18446744073709551615,\"applied\":0,\"lastIndex\":18446744073709551615,\"durable\":1,"
+                + "\"timerLeftMicroseconds\":\(tiny),\"timerLengthMicroseconds\":\(huge),\"uncommittedBytes\":\(huge),\"unapplied\":\(huge),\"diskQueue\":\(tiny),\"pendingRequests\":\(huge),\"peers\":[],"
+                + "\"stages\":[{\"stage\":\"logWrite\",\"histogram\":{\"b\":[],\"s\":\(huge),\"n\":[0,5]}},{\"stage\":\"apply\",\"histogram\":{\"s\":\(huge),\"n\":[0,\(huge),1,\(huge),\(huge),1]}}]}]}",
+        ]
+        let events = try lines.map(event)
+        let header = RecordingHeader(program: "x", start: ElectionsTests.start, cluster: session.model.cluster)
+        session.tell(.playback(Playback(events: events[...], restart: header)))
+        for key in "14570" { session.press(KeyPress(key)); _ = view(session.model) }
+        #expect(events.allSatisfy { $0.at == $0.at.bounded })
+    }
+}

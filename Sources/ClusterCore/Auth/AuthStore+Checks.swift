@@ -36,7 +36,7 @@ extension AuthStore {
         guard let caller, caller.revision != 0 else { throw .userEmpty }
         guard caller.revision >= revision else { throw .authOldRevision }
         guard let account = users[caller.user] else { throw .permissionDenied }
-        guard account.rights.isRoot || account.rights[keyPath: rights].covers(range) else { throw .permissionDenied }
+        guard account.rights.isRoot || account.rights[keyPath: rights].covers(planted(.permitsByFirstKey) ? .single(range.start) : range) else { throw .permissionDenied }
     }
 
     /// The auth revision plays no part here, as in etcd: a token from before a change still administers.

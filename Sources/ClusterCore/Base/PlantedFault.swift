@@ -55,6 +55,14 @@ public enum PlantedFault: String, CaseIterable, Sendable {
     case newLeaderForgetsTimes
     /// A lease is renewed though its end is on the way. (incident 12)
     case renewsLeasesBeingRevoked
+    /// A write that was on its way when rights changed is permitted.
+    case permitsWhatWasUnderWay
+    /// A range is permitted to whoever may have its first key. (incident 45)
+    case permitsByFirstKey
+    /// The tokens of a deleted user stay good.
+    case keepsTokensOfDeletedUsers
+    /// A streamed snapshot has no users, roles and permissions. (incident 5)
+    case leavesAccountsOutOfSnapshots
 
     // What crash enumeration must catch.
 

@@ -124,4 +124,11 @@ extension ServiceError {
 extension ServiceError {
     public static let leaderTransferTimeout = ServiceError(.unknown, "etcdserver: request timed out, leader transfer took too long")
     public static let notPrimaryLessor = ServiceError(.unknown, "not a primary lessor")
+    public static let unknownMethod = ServiceError(.unknown, "etcdserver: unknown method")
+    public static let missingLeaderKey = ServiceError(.unknown, "\"leader\" field must be provided")
+    public static let electionNotLeader = ServiceError(.unknown, "election: not leader")
+    public static let electionNoLeader = ServiceError(.unknown, "election: no leader")
+    public static let lockSessionExpired = ServiceError(.unknown, "mutex: session is expired")
+    /// Ours: a real etcd calls such a candidate elected.
+    public static let electionSessionExpired = ServiceError(.unknown, "election: session is expired")
 }

@@ -26,6 +26,10 @@ struct MessageAssembler {
     /// Length of the message being collected; -1 while reading a prefix.
     private var expected = -1
     private var collected: [UInt8] = []
+    /// The compressed flag is no fault: the call's encoding is one that is known here.
+    var acceptsCompressed = false
+    /// The flag of the message that was last handed out.
+    private(set) var isCompressed = false
 
     /// A message has begun and is not complete.
     var isInsideMessage: Bool { prefixCount > 0 || expected >= 0 }
@@ -35,6 +39,7 @@ struct MessageAssembler {
     mutating func reset() {
         prefixCount = 0
         expected = -1
+        acceptsCompressed = false
         collected.removeAll(keepingCapacity: collected.capacity <= 64 << 10)
     }
 
@@ -68,8 +73,9 @@ struct MessageAssembler {
                 length = Int(prefix.1) << 24 | Int(prefix.2) << 16 | Int(prefix.3) << 8 | Int(prefix.4)
                 prefixCount = 0
             }
-            if flag == 1 { return .fault(.compressed) }
-            if flag != 0 { return .fault(.badFlag(flag)) }
+            if flag == 1, !acceptsCompressed { return .fault(.compressed) }
+            if flag > 1 { return .fault(.badFlag(flag)) }
+            isCompressed = flag == 1
             if length > limit { return .fault(.tooLarge(length)) }
             if input.count - offset >= length {
                 defer { offset += length }
@@ -122,20 +128,20 @@ struct OutputQueue {
     }
 
     /// Appends a message with its prefix.
-    mutating func append(_ message: [UInt8]) {
+    mutating func append(_ message: [UInt8], isCompressed: Bool = false) {
         if message.count >= OutputQueue.ownedFromBytes {
-            appendPrefix(message.count)
+            appendPrefix(message.count, isCompressed)
             seal()
             segments.append(message)
             count += 5 + message.count
         } else {
-            message.withUnsafeBytes { append($0) }
+            message.withUnsafeBytes { append($0, isCompressed: isCompressed) }
         }
     }
 
-    mutating func append(_ message: UnsafeRawBufferPointer) {
+    mutating func append(_ message: UnsafeRawBufferPointer, isCompressed: Bool = false) {
         makeRoom()
-        appendPrefix(message.count)
+        appendPrefix(message.count, isCompressed)
         tail.append(contentsOf: message)
         count += 5 + message.count
     }
@@ -157,9 +163,9 @@ struct OutputQueue {
         count += 5 + length
     }
 
-    private mutating func appendPrefix(_ length: Int) {
+    private mutating func appendPrefix(_ length: Int, _ isCompressed: Bool) {
         precondition(length <= UInt32.max, "message of \(length) bytes")
-        tail.append(0)
+        tail.append(isCompressed ? 1 : 0)
         withUnsafeBytes(of: UInt32(length).bigEndian) { tail.append(contentsOf: $0) }
     }
 

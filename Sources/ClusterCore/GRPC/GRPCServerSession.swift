@@ -90,7 +90,7 @@ public final class GRPCServerSession: HTTP2Session {
     /// Answers a call with one message and status OK.
     public func respondUnary(_ stream: StreamID, message: [UInt8]) {
         guard let state = find(stream), !state.pointee.isFinishing else { return }
-        state.pointee.output.append(message)
+        queue(state, message)
         state.pointee.finish(.ok, [])
         submit(state)
     }
@@ -98,7 +98,7 @@ public final class GRPCServerSession: HTTP2Session {
     /// Answers a call with one message, written straight into the stream's buffer, and status OK.
     public func respondUnary(_ stream: StreamID, write: (inout ByteWriter) -> Void) {
         guard let state = find(stream), !state.pointee.isFinishing else { return }
-        state.pointee.output.append(write)
+        queue(state, write)
         state.pointee.finish(.ok, [])
         submit(state)
     }
@@ -112,14 +112,14 @@ public final class GRPCServerSession: HTTP2Session {
     /// Queues one message. A large one is kept, not copied.
     public func sendMessage(_ stream: StreamID, _ message: [UInt8]) {
         guard let state = find(stream), !state.pointee.isFinishing else { return }
-        state.pointee.output.append(message)
+        queue(state, message)
         submit(state)
     }
 
     /// Queues one message, written straight into the stream's buffer.
     public func sendMessage(_ stream: StreamID, write: (inout ByteWriter) -> Void) {
         guard let state = find(stream), !state.pointee.isFinishing else { return }
-        state.pointee.output.append(write)
+        queue(state, write)
         submit(state)
     }
 
@@ -172,6 +172,22 @@ public final class GRPCServerSession: HTTP2Session {
         nghttp2_session_get_stream_user_data(raw, stream)?.assumingMemoryBound(to: ServerStream.self)
     }
 
+    /// A caller that compresses gets compressed answers, as from grpc-go, where they are worth it.
+    private func queue(_ state: UnsafeMutablePointer<ServerStream>, _ message: [UInt8]) {
+        if state.pointee.isGzip, let packed = Gzip.compress(message) {
+            state.pointee.output.append(packed, isCompressed: true)
+        } else {
+            state.pointee.output.append(message)
+        }
+    }
+
+    private func queue(_ state: UnsafeMutablePointer<ServerStream>, _ write: (inout ByteWriter) -> Void) {
+        guard state.pointee.isGzip else { return state.pointee.output.append(write) }
+        var writer = ByteWriter()
+        write(&writer)
+        queue(state, writer.bytes)
+    }
+
     /// Starts the response, or wakes it.
     private func submit(_ state: UnsafeMutablePointer<ServerStream>) {
         if state.pointee.hasSubmitted {
@@ -187,8 +203,8 @@ public final class GRPCServerSession: HTTP2Session {
         provider.read_callback = readServerData
         // A failure means that the stream is closing: legal, the client may have reset it.
         _ = withUnsafePointer(to: responseHeaders.fields) { fields in
-            fields.withMemoryRebound(to: nghttp2_nv.self, capacity: 2) {
-                nghttp2_submit_response(raw, state.pointee.id, $0, 2, &provider)
+            fields.withMemoryRebound(to: nghttp2_nv.self, capacity: 3) {
+                nghttp2_submit_response(raw, state.pointee.id, $0, state.pointee.isGzip ? 3 : 2, &provider)
             }
         }
     }
@@ -213,6 +229,7 @@ public final class GRPCServerSession: HTTP2Session {
                 StaticField.grpcStatus(state.pointee.status),
             ]
             if !text.isEmpty { fields.append(StaticField.make("grpc-message", copying: text)) }
+            if state.pointee.hasUnknownEncoding { fields.append(StaticField.make("grpc-accept-encoding", "identity,gzip")) }
             _ = nghttp2_submit_response(raw, state.pointee.id, fields, fields.count, nil)
         }
     }
@@ -385,9 +402,11 @@ public final class GRPCServerSession: HTTP2Session {
         }
         if !encoding.isEmpty {
             guard encoding.elementsEqual("gzip".utf8) else {
+                state.pointee.hasUnknownEncoding = true
                 return finish(state, .unimplemented, GRPCServerSession.noDecompressor(String(decoding: encoding, as: UTF8.self)))
             }
             state.pointee.isGzip = true
+            state.pointee.input.acceptsCompressed = true
         }
         head.method = method
         state.pointee.head = head
@@ -418,11 +437,7 @@ public final class GRPCServerSession: HTTP2Session {
             case .fault(.tooLarge(let size)):
                 fail(state, .resourceExhausted, "grpc: received message larger than max (\(size) vs. \(maxReceiveMessageBytes))")
             case .fault(.compressed):
-                if state.pointee.isGzip {
-                    fail(state, .unimplemented, GRPCServerSession.noDecompressor("gzip"))
-                } else {
-                    fail(state, .internal, "grpc: compressed flag set with identity or empty encoding")
-                }
+                fail(state, .internal, "grpc: compressed flag set with identity or empty encoding")
             case .fault(.badFlag(let flag)):
                 fail(state, .internal, "grpc: received unexpected payload format \(flag)")
             }
@@ -430,6 +445,21 @@ public final class GRPCServerSession: HTTP2Session {
     }
 
     private func deliver(_ state: UnsafeMutablePointer<ServerStream>, _ message: UnsafeRawBufferPointer) {
+        guard state.pointee.input.isCompressed else { return hand(state, message) }
+        do throws(Gzip.Fault) {
+            // Bounded like a plain message, whatever was made small.
+            let plain = try Gzip.decompress(message, limit: maxReceiveMessageBytes)
+            plain.withUnsafeBytes { hand(state, $0) }
+        } catch {
+            switch error {
+            case .tooLarge:
+                fail(state, .resourceExhausted, "grpc: received message after decompression larger than max (\(maxReceiveMessageBytes + 1) vs. \(maxReceiveMessageBytes))")
+            case .damaged(let what): fail(state, .internal, "grpc: failed to decompress the received message: \(what)")
+            }
+        }
+    }
+
+    private func hand(_ state: UnsafeMutablePointer<ServerStream>, _ message: UnsafeRawBufferPointer) {
         if state.pointee.isStreaming {
             delegate.session(self, received: message, on: state.pointee.id)
         } else {
@@ -493,6 +523,7 @@ private struct ServerStream {
     /// The client has sent its last byte.
     var remoteEnded = false
     var isGzip = false
+    var hasUnknownEncoding = false
 
     /// What still arrives is thrown away.
     var ignoresInput: Bool { isFinishing || hasRequest }
@@ -518,6 +549,7 @@ private struct ServerStream {
         isFinishing = false
         remoteEnded = false
         isGzip = false
+        hasUnknownEncoding = false
     }
 
     static func allocate() -> UnsafeMutablePointer<ServerStream> {
@@ -532,10 +564,10 @@ private struct ServerStream {
     }
 }
 
-/// The headers of every normal response. Static memory, never written to.
+/// The headers of every normal response; the last only where messages may be compressed. Static memory, never written to.
 private struct ResponseHeaders: @unchecked Sendable {
     // Sendable because it is immutable and points at string literals.
-    let fields = (StaticField.make(":status", "200"), StaticField.make("content-type", "application/grpc"))
+    let fields = (StaticField.make(":status", "200"), StaticField.make("content-type", "application/grpc"), StaticField.make("grpc-encoding", "gzip"))
 }
 
 private let responseHeaders = ResponseHeaders()

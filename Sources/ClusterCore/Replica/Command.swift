@@ -25,6 +25,8 @@ public struct Command: Sendable {
         case stateCheck = 10
         /// How much of their time leases have left (`LeaseCheckpoint`).
         case leaseCheckpoint = 11
+        /// A job to go back to an older version, as DowngradeRequest.
+        case downgrade = 12
         case authEnable = 32
         case authDisable = 33
         /// A password was found right. Body: `Login`.

@@ -44,6 +44,10 @@ public struct MemberFiles {
     }
 
     public static func logDirectory(in dataDirectory: String) -> String { dataDirectory + "/member/log" }
+    /// Whether somebody has been a member with this directory. For before it is opened: any file counts.
+    public static func hasLog(in dataDirectory: String, disk: any Disk) -> Bool {
+        (try? WriteAheadLog.exists(directory: logDirectory(in: dataDirectory), disk: disk)) ?? true
+    }
     public var logDirectory: String { MemberFiles.logDirectory(in: dataDirectory) }
 
     /// Everything that a member starts from, consistent and durable.

@@ -41,9 +41,9 @@ public struct Membership: Hashable, Sendable {
         return low < removed.count && removed[low] == id
     }
 
-    /// Precondition: not removed before; the leader does not propose that.
-    mutating func insert(_ member: Member) {
-        precondition(!isRemoved(member.id), "member \(member.id) was removed and cannot come back")
+    /// - Throws: when the member was removed before. A leader does not propose that, so the entry that wants it is not one of ours.
+    mutating func insert(_ member: Member) throws(DecodingFault) {
+        guard !isRemoved(member.id) else { throw .malformed("member \(member.id) was removed and cannot come back") }
         members.removeAll { $0.id == member.id }
         members.append(member)
         members.sort { $0.id < $1.id }
@@ -290,11 +290,11 @@ indirect enum JSONValue {
                     case UInt8(ascii: "b"): text.append(0x08)
                     case UInt8(ascii: "f"): text.append(0x0c)
                     case UInt8(ascii: "u"):
-                        guard at + 4 <= bytes.count, let code = UInt32(String(decoding: bytes[at..<at + 4], as: UTF8.self), radix: 16) else {
+                        guard at + 4 <= bytes.count, let code = Hexadecimal.number(bytes[at..<at + 4]) else {
                             throw .malformed("JSON: bad \\u escape")
                         }
                         at += 4
-                        let scalar = Unicode.Scalar(code) ?? "\u{fffd}"
+                        let scalar = Unicode.Scalar(UInt32(code)) ?? "\u{fffd}"
                         text.append(contentsOf: String(Character(scalar)).utf8)
                     default: text.append(escape)
                     }

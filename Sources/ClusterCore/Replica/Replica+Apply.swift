@@ -129,6 +129,7 @@ extension Replica {
             case .leaseExpire: response = try leaseExpire(&body, entryTerm: entry.term, into: &effects)
             case .alarm: response = try changeAlarm(&body, into: &effects)
             case .memberAttributes: response = try setAttributes(&body, into: &effects)
+            case .downgrade: response = try changeDowngrade(&body)
             case .authEnable, .authDisable, .authenticate, .userAdd, .userDelete, .userChangePassword, .userGrantRole, .userRevokeRole,
                  .roleAdd, .roleDelete, .roleGrantPermission, .roleRevokePermission:
                 response = try changeAuth(command.kind, &body, at: now, into: &effects)

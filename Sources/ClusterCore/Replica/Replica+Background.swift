@@ -110,7 +110,7 @@ extension Replica {
         // A commit to a backend that a snapshot has replaced since tells nothing about the new one.
         guard let inFlight = backendCommitInFlight, inFlight.token == token else { return }
         backendCommitInFlight = nil
-        backendSize = size
+        sizeChanged(to: size)
         written = inFlight.applied
         if let storeToken = inFlight.storeToken { store.batchCommitted(storeToken) }
         refreshReader()
@@ -149,6 +149,7 @@ extension Replica {
         membership = state.membership
         if state.membership.member(id) != nil { contacts = [] }
         alarms = state.alarms
+        downgrade = state.downgrade
         auth = state.auth
         // What became of their users in the entries that were skipped is not known.
         tokens.removeAll()
@@ -161,7 +162,7 @@ extension Replica {
         written = snapshot.position.index
         compactedThrough = snapshot.position.index
         logBytesSinceCompaction = 0
-        backendSize = backend.size
+        sizeChanged(to: backend.size)
         backendCommitInFlight = nil
         smallChanges = BackendBatch()
         dirtySince = nil

@@ -210,13 +210,13 @@ extension Replica {
 
     /// The configuration and what the entry says of the members, in one step.
     func applyConfiguration(_ entry: Entry, at now: Instant, into effects: inout ReplicaEffects) throws(DecodingFault) {
-        appliedConfiguration = appliedConfiguration.applying(entryPayload: entry.payload)
         let context = try ConfigurationChange(entryPayload: entry.payload).context
+        appliedConfiguration = appliedConfiguration.applying(entryPayload: entry.payload)
         guard !context.isEmpty else { return }
         let change = try MembershipEntry.decode(context)
         let before = membership
         switch change.change {
-        case .request(.add(let member)): membership.insert(member)
+        case .request(.add(let member)): try membership.insert(member)
         case .request(.remove(let member)): membership.remove(member)
         case .request(.update(let member, let urls)): membership.setPeerURLs(urls, of: member)
         case .request(.promote(let member)): membership.promote(member)

@@ -32,6 +32,10 @@ extension Replica {
             body.writeField(1, max(ttl, options.minLeaseTTLSeconds))
             body.writeField(2, chosen.rawValue)
             takeProposal(.leaseGrant, body.bytes, cost: 64, token, by: caller, credential, at: now, into: &effects)
+        case .compactHistory(let revision):
+            var body = ByteWriter(capacity: 12)
+            body.writeField(1, revision.rawValue)
+            enqueue(.compaction, body.bytes, token, from: .member, at: now)
         case .leaseKeepAlive(let lease):
             ask(LeaderQuestion(token: token, caller: caller, lease: lease, wantsKeys: nil, askedLeader: .none, deadline: now + options.requestTimeout),
                 into: &effects)
@@ -70,8 +74,9 @@ extension Replica {
         if body.count + Command.headerSize + (caller.map { $0.user.bytes.count + 10 } ?? 0) > options.maxRequestBytes {
             return effects.answers.append((token, .failed(.requestTooLarge)))
         }
+        guard proposals.count < options.maxPendingProposals else { return effects.answers.append((token, .failed(.requestTooManyRequests))) }
         if cost > 0 {
-            if backendSize.allocatedBytes + Int64(cost) >= options.effectiveQuotaBytes {
+            if !hasSpace(for: cost) {
                 raiseNoSpace(at: now)
                 return effects.answers.append((token, .failed(.noSpace)))
             }
@@ -125,17 +130,6 @@ extension Replica {
         }
         mustAskAgain = true
         return true
-    }
-
-    func raiseNoSpace(at now: Instant) {
-        let alarm = Alarm(member: id, kind: Alarm.noSpace)
-        guard !alarms.contains(alarm), !isRaisingNoSpace else { return }
-        isRaisingNoSpace = true
-        var body = ByteWriter(capacity: 24)
-        body.writeField(1, UInt64(AlarmAction.activate.rawValue))
-        body.writeField(2, id.rawValue)
-        body.writeField(3, UInt64(Alarm.noSpace))
-        enqueue(.alarm, body.bytes, nil, at: now)
     }
 
     // MARK: Proposals

@@ -23,6 +23,8 @@ public final class Replica {
     var leases: LeaseTable
     var membership: Membership
     var alarms: [Alarm]
+    /// nil: none is under way.
+    var downgrade: Downgrade?
     var auth: AuthStore
     /// This member's own; nothing that is applied depends on it.
     var tokens: TokenTable
@@ -97,6 +99,10 @@ public final class Replica {
     var lastElection: Instant?
     var streamsThatNeedLeader: [WatchStreamID] = []
     var isRaisingNoSpace = false
+    /// The store was nearly full, and what follows from there being room again is not done yet.
+    var wasNearlyFull = false
+    /// When the alarm may be taken back, or be asked about again.
+    var nextNoSpaceEnd: Instant = .zero
     /// When the next lease is due, on a promoted leader.
     var leaseDeadline: Instant?
     var nextLeaderCheck: Instant
@@ -205,6 +211,7 @@ public final class Replica {
         contacts = state.contacts
         isRemoved = state.membership.isRemoved(id)
         alarms = state.alarms
+        downgrade = state.downgrade
         auth = state.auth
         tokens = TokenTable(timeToLive: options.authTokenTimeToLive)
         appliedConfiguration = state.configuration
@@ -219,11 +226,13 @@ public final class Replica {
                        generator: generator.split("watch"))
         nextNumber = UInt64(incarnation) << 32 | 1
         nextLeaderCheck = now + options.raft.electionTimeout
+        sizeChanged(to: backendSize)
     }
 
     public var isLeader: Bool { raft.isLeader }
     public var leader: MemberID { raft.leader }
     public var term: Term { raft.term }
+    public var revision: Revision { store.revision }
     /// As the table of members says: one that is to vote and still catches up serves clients like any other.
     public var isLearner: Bool { (membership.member(id) ?? contacts.first { $0.id == id })?.isLearner ?? false }
     public var memberList: Membership { membership }
@@ -289,6 +298,7 @@ public final class Replica {
         proposeExpiredLeases(at: now, wall: wall)
         proposeLeaseCheckpoints(at: now)
         proposeStateCheck(at: now)
+        proposeEndOfNoSpace(at: now)
         giveToConsensus(at: now, wall: wall, into: &effects)
         // Applying can free consensus to hand out more (unapplied bound), and a read round can let a request go on that waited for its token,
         // so go on until nothing new comes. What a new leader is asked again goes out at once: the next event may be a heartbeat away.

@@ -17,6 +17,7 @@ public struct ReplicaState {
     public var stateHash: StateHash
     /// Whom a member that joins was told of, until it has found itself in the table.
     public var contacts: [Member] = []
+    public var downgrade: Downgrade?
 
     public enum LoadError: Error, Sendable, CustomStringConvertible {
         case store(StoreLoadError)
@@ -115,6 +116,7 @@ public struct ReplicaState {
         var contacts: [Member] = []
         var alarms: [Alarm] = []
         var auth = AuthStore.Loader()
+        var downgrade: Downgrade?
         var fault: LoadError?
         do {
             try reader.scan(.members, from: []) { _, value in
@@ -132,6 +134,9 @@ public struct ReplicaState {
             if let raw = try reader.get(.meta, contactsKey, { [UInt8]($0) }) {
                 do { contacts = try Member.decodeList(raw) } catch { fault = .corrupt(.meta, "contacts: \(error)") }
             }
+            if let raw = try reader.get(.cluster, Downgrade.key, { [UInt8]($0) }) {
+                do { downgrade = try Downgrade.decode(json: raw) } catch { fault = .corrupt(.cluster, "downgrade: \(error)") }
+            }
             try reader.scan(.alarm, from: []) { key, _ in
                 do { alarms.append(try Alarm.decode(key: key)) } catch { fault = .corrupt(.alarm, "\(error)") }
                 return fault == nil
@@ -146,7 +151,7 @@ public struct ReplicaState {
         if let fault { throw fault }
         guard Set(members.map(\.id)).count == members.count else { throw .corrupt(.members, "a member is there twice") }
         return ReplicaState(store: store, leases: leases, membership: Membership(members: members, removed: removed), alarms: alarms.sorted(),
-                            auth: auth.finish(), configuration: position.configuration, applied: position.position, stateHash: stateHash, contacts: contacts)
+                            auth: auth.finish(), configuration: position.configuration, applied: position.position, stateHash: stateHash, contacts: contacts, downgrade: downgrade)
     }
 
     /// nil when it is no number of eight bytes.

@@ -21,6 +21,8 @@ public enum Request: Sendable {
     case propose(Command.Kind, body: [UInt8], cost: Int)
     /// `lease` 0: this member chooses one.
     case leaseGrant(lease: LeaseID, ttlSeconds: Int64)
+    /// History below the revision is to go: by the member's own rule, so nobody's rights are asked.
+    case compactHistory(Revision)
     case leaseKeepAlive(LeaseID)
     case leaseTimeToLive(LeaseID, wantsKeys: Bool)
     case leases
@@ -256,6 +258,9 @@ public struct ReplicaOptions: Sendable {
     public var maxUnwrittenBytes = 256 << 20
     /// Writes that wait for a leader to appear, in bytes; more is refused.
     public var maxWaitingBytes = 64 << 20
+    /// Clients' commands that wait for their commit; more are refused with "too many requests". Bytes alone would let small ones pile up, since each
+    /// costs some hundred beyond its own. (etcd refuses when applying is 5,000 entries behind committing; here both are one step.)
+    public var maxPendingProposals = 200_000
     /// Log entries held in memory since the last compaction, in bytes; more compacts the log early.
     public var maxLogBytes = 64 << 20
     /// Refuses changes after which the voters that are started and connected would be no quorum.

@@ -47,7 +47,8 @@ public struct SnapshotCutter {
     private var hasBegun = false
     private var hasEnded = false
     /// The meta table goes last: a copy that ends early has no applied index and is never mistaken for a whole one.
-    private var tables = Table.allCases.filter { $0 != .meta && !(planted(.leavesLeasesOutOfSnapshots) && $0 == .lease) } + [.meta]
+    private var tables = Table.allCases.filter { $0 != .meta && !(planted(.leavesLeasesOutOfSnapshots) && $0 == .lease)
+        && !(planted(.leavesAccountsOutOfSnapshots) && [.auth, .authUsers, .authRoles].contains($0)) } + [.meta]
     private var from: [UInt8] = []
     public private(set) var entries: UInt64 = 0
 

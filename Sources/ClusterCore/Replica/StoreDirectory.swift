@@ -1,3 +1,4 @@
+import Base
 import Log
 import Store
 
@@ -34,7 +35,7 @@ public struct StoreDirectory: StoreFiles, Sendable {
 
     private func number(_ name: String) -> UInt64? {
         guard name.hasSuffix(suffix), name.utf8.count == 16 + suffix.utf8.count else { return nil }
-        return UInt64(name.dropLast(suffix.count), radix: 16)
+        return Hexadecimal.number(name.utf8.dropLast(suffix.utf8.count))
     }
 
     public func numbers() throws -> [UInt64] {

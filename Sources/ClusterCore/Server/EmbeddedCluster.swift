@@ -46,6 +46,7 @@ public final class EmbeddedCluster: @unchecked Sendable {
     private let plan = NIOLockedValueBox<FaultPlan?>(nil)
     private let dataDirectory: String
     private let options: ReplicaOptions
+    private let autoCompaction: AutoCompaction
     private let disk: @Sendable (MemberID) -> any Disk
     private let clock: @Sendable (MemberID) -> any NodeClock
     private let replicaGroup: MultiThreadedEventLoopGroup
@@ -68,7 +69,7 @@ public final class EmbeddedCluster: @unchecked Sendable {
     ///   - ports: client and peer port of each node, both on 127.0.0.1.
     ///   - disk, clock: what each node has behind its faults; the defaults are the real ones.
     public init(ports: [(client: Int, peer: Int)], dataDirectory: String, token: String = "quarterdeck-playground",
-                options: ReplicaOptions = ReplicaOptions(), logger: Logger = Logger(label: "quarterdeck", factory: { _ in SwiftLogNoOpLogHandler() }),
+                options: ReplicaOptions = ReplicaOptions(), autoCompaction: AutoCompaction = .off, logger: Logger = Logger(label: "quarterdeck", factory: { _ in SwiftLogNoOpLogHandler() }),
                 disk: @escaping @Sendable (MemberID) -> any Disk = { _ in PosixDisk() },
                 clock: @escaping @Sendable (MemberID) -> any NodeClock = { _ in SystemClock() }) {
         precondition(!ports.isEmpty, "a cluster has at least one node")
@@ -85,6 +86,7 @@ public final class EmbeddedCluster: @unchecked Sendable {
             configuration.initialCluster = members
             configuration.initialClusterToken = token
             configuration.options = options
+            configuration.autoCompaction = autoCompaction
             let id = Identifiers.member(peerURLs: [member.url.description], token: token)
             let place = Place(name: member.name, id: id, clientURL: configuration.listenClientURLs[0], peerURL: member.url, dataDirectory: configuration.dataDirectory)
             parts.append(Part(place: place, configuration: configuration, faults: NodeFaults(member: id, disk: disk(id), clock: clock(id))))
@@ -94,6 +96,7 @@ public final class EmbeddedCluster: @unchecked Sendable {
         self.logger = logger
         self.dataDirectory = dataDirectory
         self.options = options
+        self.autoCompaction = autoCompaction
         self.disk = disk
         self.clock = clock
         // Each machine has a loop of its own, as it would have in a process of its own.
@@ -162,6 +165,7 @@ public final class EmbeddedCluster: @unchecked Sendable {
         }
         configuration.isExistingCluster = true
         configuration.options = options
+        configuration.autoCompaction = autoCompaction
         let place = Place(name: name, id: id, clientURL: configuration.listenClientURLs[0], peerURL: peerURL, dataDirectory: configuration.dataDirectory)
         let faults = NodeFaults(member: id, disk: disk(id), clock: clock(id))
         if let plan = plan.withLockedValue({ $0 }) { faults.obey(plan) }

@@ -18,7 +18,7 @@ struct NodeRole: Sendable {
 
 extension NodeConfiguration {
     /// - Parameter known: whose log the data directory holds, if it holds one: the flags of the first start do not matter any more then.
-    func role(known: LogIdentity?, on group: any EventLoopGroup) async throws -> NodeRole {
+    func role(known: LogIdentity?, dialer: PeerDialer, on group: any EventLoopGroup) async throws -> NodeRole {
         if let known {
             guard let (members, own) = try? initialMembers() else { return NodeRole(identity: known) }
             let claimed = LogIdentity(cluster: Identifiers.cluster(members: members.map(\.id)), member: own)
@@ -26,10 +26,10 @@ extension NodeConfiguration {
         }
         let (members, own) = try initialMembers()
         let others = initialCluster.filter { $0.name != name }.map(\.url)
-        if isExistingCluster { return try await join(members, others, on: group) }
+        if isExistingCluster { return try await join(members, others, dialer, on: group) }
         let cluster = Identifiers.cluster(members: members.map(\.id))
         // A founder that lost its data must not found again: the others count on what it has promised. (reliability.md, incident 41)
-        if !others.isEmpty, let remote = try? await RemoteCluster.fetch(from: others, on: group), remote.id == cluster,
+        if !others.isEmpty, let remote = try? await RemoteCluster.fetch(from: others, by: dialer, on: group), remote.id == cluster,
            let known = remote.members.first(where: { $0.id == own }), !known.clientURLs.isEmpty {
             throw NodeError.configuration("member \(own) has already been bootstrapped: restore its data directory, or remove it from the cluster and add it anew")
         }
@@ -37,10 +37,10 @@ extension NodeConfiguration {
     }
 
     /// etcd's checks and words: as many members as `--initial-cluster` names, with the same peer URLs.
-    private func join(_ local: [Member], _ others: [NodeURL], on group: any EventLoopGroup) async throws -> NodeRole {
+    private func join(_ local: [Member], _ others: [NodeURL], _ dialer: PeerDialer, on group: any EventLoopGroup) async throws -> NodeRole {
         let remote: RemoteCluster
         do {
-            remote = try await RemoteCluster.fetch(from: others, on: group)
+            remote = try await RemoteCluster.fetch(from: others, by: dialer, on: group)
         } catch {
             throw NodeError.configuration("cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs (\(error))")
         }

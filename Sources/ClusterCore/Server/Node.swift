@@ -55,6 +55,8 @@ public final class Node: @unchecked Sendable {
     private let snapshots: SnapshotSender
     private let lock: DirectoryLock
     private let interruptDisk: @Sendable () -> Void
+    /// On the replica loop.
+    private var autoCompaction: AutoCompactionTimer?
     private let logger: Logger
     private let endedPromise: EventLoopPromise<NodeError?>
     private enum Phase { case running, stopping, stopped }
@@ -93,7 +95,8 @@ public final class Node: @unchecked Sendable {
                 throw NodeError.dataDirectory("\(error)")
             }
         }
-        let role = try await configuration.role(known: known, on: environment.replicaGroup)
+        let tls = try await onOwnThread("\(configuration.name)-tls") { [logger = environment.logger] in try NodePorts(configuration, logger: logger) }
+        let role = try await configuration.role(known: known, dialer: tls.dialer, on: environment.replicaGroup)
         let cluster = role.identity.cluster
         let own = role.identity.member
         let identity = NodeIdentity(cluster: cluster, member: own, name: configuration.name, options: options)
@@ -144,8 +147,8 @@ public final class Node: @unchecked Sendable {
         let storeNumber = NIOLockedValueBox(opened.value.storeNumber)
 
         let peers = PeerTransport(identity: identity, loop: loop, links: environment.links, generator: generator.split("links \(own)"), metrics: metrics, logger: logger,
-                                  intake: { channel, peer in
-            SnapshotIntake(channel: channel, identity: identity, peer: peer, backendThread: backendThread, logger: logger, makeBackend: {
+                                  dialer: tls.dialer, intake: { channel, peer in
+            SnapshotIntake(channel: channel, identity: identity, peer: peer, onBackendThread: { backendThread.submit(.run($0)) }, logger: logger, makeBackend: {
                 let number = storeNumber.withLockedValue { (number: inout UInt64) -> UInt64 in
                     number += 1
                     return number
@@ -156,7 +159,7 @@ public final class Node: @unchecked Sendable {
             })
         }, post: { driver.post($0) })
         let sender = SnapshotSender(identity: identity, loop: loop, links: environment.links, generator: generator.split("snapshots \(own)"), metrics: metrics,
-                                    logger: logger) { peer, succeeded in
+                                    logger: logger, dialer: tls.dialer) { peer, succeeded in
             driver.post(.snapshotSent(to: peer, succeeded: succeeded))
         }
         driver.diskThread = diskThread
@@ -176,14 +179,15 @@ public final class Node: @unchecked Sendable {
         driver.peersChanged = { members in peers.setPeers(addresses(of: members, logger)) }
         var listeners: [ClientListener] = []
         do {
-            for url in configuration.listenPeerURLs {
+            for (url, tls) in tls.peers {
                 do {
-                    _ = try await peers.listen(host: url.host, port: url.port).get()
+                    _ = try await peers.listen(host: url.host, port: url.port, tls: tls).get()
                 } catch { throw listenError(url, error) }
             }
-            for url in configuration.listenClientURLs {
+            for (url, tls) in tls.clients {
                 do {
-                    listeners.append(try await ClientListener.start(port: driver, group: environment.clientGroup, host: url.host, tcpPort: url.port, auth: auth, logger: logger))
+                    listeners.append(try await ClientListener.start(port: driver, group: environment.clientGroup, host: url.host, tcpPort: url.port, tls: tls, auth: auth,
+                                                                    logger: logger))
                 } catch let error as NodeError { throw error } catch { throw listenError(url, error) }
             }
             let clients = listeners
@@ -206,9 +210,10 @@ public final class Node: @unchecked Sendable {
                         logger: logger)
         failed.withLockedValue { $0 = { [weak node] reason in node?.fail(reason) } }
         removed.withLockedValue { $0 = { [weak node] in node?.leave() } }
-        try await loop.submit {
+        try await loop.submit { [logger] in
             peers.setPeers(addresses(of: driver.peers, logger))
             driver.start()
+            node.autoCompaction = AutoCompactionTimer(configuration.autoCompaction, driver: driver, clock: clock, logger: logger)
             // Nobody else could be leader, so there is nothing to wait for.
             if opened.value.restart.latestConfiguration.voters == [own] { driver.post(.campaign) }
         }.get()
@@ -223,7 +228,7 @@ public final class Node: @unchecked Sendable {
             guard let first = member.peerURLs.first else { return nil }
             do throws(NodeError) {
                 let url = try NodeURL(parsing: first)
-                return PeerAddress(id: member.id, host: url.host, port: url.port)
+                return PeerAddress(id: member.id, host: url.host, port: url.port, isTLS: url.scheme == "https")
             } catch {
                 logger.warning("a peer cannot be reached", metadata: ["peer": "\(member.id)", "reason": "\(error)"])
                 return nil
@@ -284,7 +289,10 @@ public final class Node: @unchecked Sendable {
         }
         defer { patience.cancel() }
         let commit = try? await withIdleBackend { $0.takeFinalCommit() }.get()
-        try? await loop.submit { self.driver.stop() }.get()
+        try? await loop.submit {
+            self.autoCompaction?.stop()
+            self.driver.stop()
+        }.get()
         if let commit { backendThread.submit(.commit(commit, driver.backend)) }
         await offLoop {
             self.driver.snapshotDesk?.stop()
@@ -306,7 +314,10 @@ public final class Node: @unchecked Sendable {
         for listener in listeners { try? await listener.abort().get() }
         snapshots.stop()
         interruptDisk()
-        try? await loop.submit { self.driver.stop() }.get()
+        try? await loop.submit {
+            self.autoCompaction?.stop()
+            self.driver.stop()
+        }.get()
         try? await loop.flatSubmit { self.peers.close(abruptly: true) }.get()
         await offLoop {
             self.driver.snapshotDesk?.stop()

@@ -99,6 +99,8 @@ public struct NodeConfiguration: Sendable {
     /// How logins are answered: `simple`, or `jwt,...` with its options. (`AuthDesk`)
     public var authToken = "simple"
     public var bcryptCost = 10
+    public var autoCompaction = AutoCompaction.off
+    public var tls = NodeTLS()
     /// Timing, bounds and quota; name and client URLs are filled in by the node.
     public var options = ReplicaOptions()
     public init() {}
@@ -159,9 +161,7 @@ public struct NodeConfiguration: Sendable {
         }
         guard options.maxTxnOps > 0 else { throw .configuration("--max-txn-ops must be above 0") }
         guard options.maxRequestBytes > 0 else { throw .configuration("--max-request-bytes must be above 0") }
-        for url in listenClientURLs + listenPeerURLs where url.scheme == "https" {
-            throw .configuration("cannot listen on \(url): TLS on the server is not supported yet, use http")
-        }
+        try tls.validate(clientURLs: listenClientURLs, peerURLs: listenPeerURLs)
     }
 }
 

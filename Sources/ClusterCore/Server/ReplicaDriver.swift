@@ -455,6 +455,7 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     }
 
     var isLeader: Bool { replica.isLeader }
+    var revision: Revision { replica.revision }
     var leader: MemberID { replica.leader }
     /// The members as this one knows them: the table, or what it was told when it joined.
     var knownMembers: [Member] { replica.knownMembers }

@@ -83,5 +83,7 @@ public enum ServerVersion {
     /// The etcd release whose behaviour this server follows.
     public static let etcd = "3.5.33"
     public static let cluster = "3.5.0"
+    /// What a cluster of that version may go back to.
+    public static let downgradeTarget = "3.4.0"
     public static let quarterdeck = "0.1.0"
 }

@@ -23,6 +23,7 @@ extension StoreSnapshot {
         if request.countOnly { return (Int64(count(in: bounds, at: at.rawValue)), false, 0) }
         let isNaturalOrder = request.sortTarget == .key && request.sortOrder != .descending
         if isNaturalOrder { return try appendInOrder(request, bounds, at: at.rawValue, reader: reader, into: &writer) }
+        if at == revision, let first = try appendFirst(request, bounds, at: at.rawValue, reader: reader, into: &writer) { return first }
         return try appendSorted(request, bounds, at: at.rawValue, reader: reader, into: &writer)
     }
 
@@ -88,6 +89,56 @@ extension StoreSnapshot {
         if let fault { throw fault }
         if isCurrent && more { count = index.liveCount(in: bounds) }
         return (Int64(count), more, appended)
+    }
+
+    /// The first key of an order that the index knows, at the current revision: one walk and one value, where sorting reads them all. It is what
+    /// whoever waits for a lock or a leadership asks, of queues as long as there are such. nil: not such a request.
+    private func appendFirst(
+        _ request: RangeRequest, _ bounds: KeyBounds, at: Int64, reader: any BackendReader, into writer: inout ByteWriter
+    ) throws(ReadFault) -> (count: Int64, more: Bool, appended: Int)? {
+        // Without an order or a filter etcd's early cut decides, see below.
+        guard request.limit == 1, request.sortOrder != .none || request.hasFilter else { return nil }
+        let number: (KeyEntry) -> Int64
+        switch request.sortTarget {
+        case .version: number = { $0.version }
+        case .createRevision: number = { $0.createRevision }
+        case .modRevision: number = { $0.latestMain }
+        default: return nil
+        }
+        let isDescending = request.sortOrder == .descending
+        var best: (number: Int64, change: StoredChange)?
+        var passed = 0
+        var fault: ReadFault?
+        var isNewest = true
+        index.forEach(in: bounds) { _, entry in
+            guard let change = entry.pointee.visible(at: at) else { return true }
+            guard change == entry.pointee.latest else {
+                isNewest = false
+                return false
+            }
+            do throws(ReadFault) {
+                if request.hasFilter, try !passesFilters(request, entry, change, reader: reader) { return true }
+            } catch {
+                fault = error
+                return false
+            }
+            passed += 1
+            let own = number(entry.pointee)
+            // Of equals the first key in key order, whichever the direction.
+            if best.map({ isDescending ? own > $0.number : own < $0.number }) ?? true { best = (own, change) }
+            return true
+        }
+        if let fault { throw fault }
+        guard isNewest else { return nil }
+        if let best {
+            let view = try withValue(best.change, reader) { raw in
+                let view = KeyValueView(raw)
+                if let view { writer.appendKeyValue(raw, withoutValue: request.keysOnly ? view : nil) }
+                return view
+            }
+            _ = try view.orCorrupt(best.change)
+        }
+        return (Int64(index.liveCount(in: bounds)), passed > 1, best == nil ? 0 : 1)
     }
 
     /// Any other order: gather, sort, cut.

@@ -18,6 +18,17 @@ struct ClusterTracker {
         var databaseInUseBytes: Int64
         var isLearner: Bool
         var latencyMicroseconds: Int
+
+        fileprivate var bounded: StatusAnswer {
+            var result = self
+            result.term = term.clamped(to: Bounds.index)
+            result.raftIndex = raftIndex.clamped(to: Bounds.index)
+            result.appliedIndex = appliedIndex.clamped(to: Bounds.index)
+            result.revision = revision.clamped(to: 0...Int64(Bounds.index.upperBound))
+            result.databaseBytes = databaseBytes.clamped(to: 0...Int64(Bounds.bytes.upperBound))
+            result.databaseInUseBytes = databaseInUseBytes.clamped(to: 0...Int64(Bounds.bytes.upperBound))
+            return result
+        }
     }
 
     private(set) var state: ClusterState
@@ -99,6 +110,7 @@ struct ClusterTracker {
 
     mutating func heard(_ answer: StatusAnswer, at now: Moment, toleranceMilliseconds: Int64?) {
         guard let index = index(answer.member) else { return }
+        let answer = answer.bounded
         failures[answer.member] = 0
         state.members[index].version = answer.version
         state.members[index].latencyMicroseconds = answer.latencyMicroseconds
@@ -174,11 +186,11 @@ struct ClusterTracker {
         }
     }
 
-    mutating func setKeyCount(_ count: Int64) { state.keyCount = count }
+    mutating func setKeyCount(_ count: Int64) { state.keyCount = count.clamped(to: 0...Int64(Bounds.index.upperBound)) }
     mutating func setNote(_ note: String?) { state.note = note }
     mutating func setServerVersion(_ version: String) { state.serverVersion = version }
     mutating func setPeriod(milliseconds: Int64) { state.periodMilliseconds = milliseconds }
-    mutating func sawRevision(_ revision: Int64) { state.revision = max(state.revision ?? 0, revision) }
+    mutating func sawRevision(_ revision: Int64) { state.revision = max(state.revision ?? 0, revision.clamped(to: 0...Int64(Bounds.index.upperBound))) }
 
     mutating func setAlarms(_ alarms: [ClusterState.Alarm], at now: Moment) {
         for alarm in alarms where !state.alarms.contains(alarm) { tell(.alarm(member: alarm.member, kind: alarm.kind, isRaised: true), at: now) }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Base
 import Simulation
 import Foundation
 
@@ -18,7 +19,7 @@ struct Quarterdeck: ParsableCommand {
     /// Parses and runs. Errors are one line on standard error, and a status that is not 0: 64 for a bad command line, else 1.
     static func start() -> Never {
         do {
-            var command = try parseAsRoot()
+            var command = try parseAsRoot(ServeTLSFlags.spelledOut(Array(CommandLine.arguments.dropFirst())))
             try command.run()
             Foundation.exit(0)
         } catch let failure as CommandFailure {
@@ -78,28 +79,8 @@ struct GoDuration: ExpressibleByArgument, Hashable, Sendable {
     init(nanoseconds: Int64) { self.nanoseconds = nanoseconds }
 
     init?(argument: String) {
-        var total = 0.0
-        var rest = Substring(argument)
-        if rest == "0" { self.nanoseconds = 0; return }
-        guard !rest.isEmpty else { return nil }
-        while !rest.isEmpty {
-            let digits = rest.prefix { $0.isASCII && ($0.isNumber || $0 == ".") }
-            guard let value = Double(digits) else { return nil }
-            rest = rest.dropFirst(digits.count)
-            let unit = rest.prefix { !($0.isASCII && ($0.isNumber || $0 == ".")) }
-            rest = rest.dropFirst(unit.count)
-            switch unit {
-            case "ns": total += value
-            case "us", "µs": total += value * 1e3
-            case "ms": total += value * 1e6
-            case "s": total += value * 1e9
-            case "m": total += value * 60e9
-            case "h": total += value * 3600e9
-            default: return nil
-            }
-        }
-        guard total < 9e18 else { return nil }
-        nanoseconds = Int64(total)
+        guard let span = TimeSpan(goDuration: argument), span >= .zero else { return nil }
+        nanoseconds = span.nanoseconds
     }
 
     var defaultValueDescription: String { "\(Double(nanoseconds) / 1e9)s" }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import Server
 
 /// An address of a listener or of a member, from a URL such as `http://127.0.0.1:2379`.
 struct ServiceURL: Hashable, Sendable, CustomStringConvertible {
@@ -68,6 +69,13 @@ struct ServeOptions: Hashable, Sendable {
     var authToken = "simple"
     var authTokenTTLSeconds = 300
     var bcryptCost = 10
+    var autoCompaction = AutoCompaction.off
+    /// `initialCluster` is this member alone then, and the token is the discovery's.
+    var discovery: DiscoveryOptions?
+    var records: RecordDiscovery?
+    /// What a person should know of how the options were found; to be logged.
+    var warnings: [String] = []
+    var tls = NodeTLS()
     /// debug, info, warn, error.
     var logLevel: String
     /// The console that started this node and ends it with itself.
@@ -78,7 +86,10 @@ struct ServeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "serve",
         abstract: "Run one node in the foreground.",
-        discussion: "Options have etcd's names and meanings; each can also come from its ETCD_ variable (ETCD_DATA_DIR ...). Options win."
+        discussion: """
+            Options have etcd's names and meanings; each can also come from its ETCD_ variable (ETCD_DATA_DIR ...), or all of them from a file in YAML, \
+            which leaves no say to the others.
+            """
     )
 
     @Option(help: "Name of this member. (default: default)") var name: String?
@@ -104,17 +115,65 @@ struct ServeCommand: ParsableCommand {
     @Option(name: .customLong("auth-token"), help: "How users are recognised: simple, or jwt,sign-method=...,pub-key=...,priv-key=...,ttl=... (default: simple)") var authToken: String?
     @Option(name: .customLong("auth-token-ttl"), help: "Seconds that a simple token lives after its last use. (default: 300)") var authTokenTTL: String?
     @Option(name: .customLong("bcrypt-cost"), help: "Cost of hashing a password, 4 to 31. (default: 10)") var bcryptCost: String?
+    @Option(name: .customLong("auto-compaction-mode"), help: "periodic or revision. (default: periodic)") var autoCompactionMode: String?
+    @Option(name: .customLong("auto-compaction-retention"), help: "History to keep: a time such as 1h or 5m, or plain hours; in the mode revision a number of revisions; 0 for all. (default: 0)") var autoCompactionRetention: String?
+    @OptionGroup(title: "Discovery") var discovery: ServeDiscoveryFlags
+    @Option(name: .customLong("config-file"), help: "Take all options from this file.") var configFile: String?
+    @OptionGroup(title: "TLS") var tls: ServeTLSFlags
     @Option(name: .customLong("log-level"), help: "debug, info, warn or error. (default: info)") var logLevel: String?
 
     @Option(help: ArgumentHelp("Obey the console with this process number: orders come on standard input, and its end is ours.", visibility: .hidden)) var supervised: Int32?
 
     func run() throws {
-        let status = try ServeRunner.run(options(environment: ProcessInfo.processInfo.environment))
+        let status = try ServeRunner.run(options(arguments: CommandLine.arguments, environment: ProcessInfo.processInfo.environment))
         if status != 0 { throw ExitCode(status) }
     }
 
-    /// Options over environment over defaults, all checked. etcd's rules and messages where it has them.
-    func options(environment: [String: String]) throws(CommandFailure) -> ServeOptions {
+    /// The file if there is one, else options and environment over defaults, all checked. etcd's rules and messages where it has them.
+    /// - Parameter arguments: what the options were read from; tells which of them were given.
+    func options(arguments: [String] = [], environment: [String: String]) throws(CommandFailure) -> ServeOptions {
+        let given = Set(arguments.filter { $0.hasPrefix("--") }.map { String($0.dropFirst(2).prefix { $0 != "=" }) })
+        // A console's nodes get their options from it alone, and from its own environment nothing.
+        let file = (configFile ?? environment["ETCD_CONFIG_FILE"]).flatMap { $0.isEmpty ? nil : $0 }
+        guard let file else {
+            var warnings: [String] = []
+            for name in environment.keys.sorted() where name.hasPrefix("ETCD_") && environment[name] != "" {
+                if name == "ETCD_VERSION" {
+                    warnings.append("cannot set special environment variable ETCD_VERSION")
+                } else if let flag = given.first(where: { ServeConfigFile.variable($0) == name }) {
+                    throw CommandFailure(description: "conflicting environment variable \(name) is shadowed by corresponding command-line flag --\(flag) "
+                        + "(either unset environment variable or disable flag)", status: 1)
+                } else if !ServeCommand.variables.contains(name) {
+                    warnings.append("unrecognized environment variable \(name)")
+                }
+            }
+            var options = try settings(environment)
+            options.warnings = warnings
+            return options
+        }
+        let variables = try ServeConfigFile.variables(file)
+        // Whatever else was said counts for nothing: this is how a command without any options would understand the file.
+        var bare: ServeCommand
+        do { bare = try ServeCommand.parse([]) } catch { preconditionFailure("serve needs no options: \(error)") }
+        bare.supervised = supervised
+        var options = try bare.settings(variables, isFile: true)
+        options.warnings = ["loaded server configuration from \(file), other configuration command line flags and environment variables will be ignored if provided"]
+        for name in variables.keys.sorted() where !ServeCommand.variables.contains(name) {
+            options.warnings.append("\(file): nothing here is called \(name.dropFirst(5).lowercased().replacingOccurrences(of: "_", with: "-"))")
+        }
+        return options
+    }
+
+    /// The variables of all options, as the help names them.
+    private static let variables: Set<String> = {
+        var names: Set<String> = ["ETCD_UNSUPPORTED_ARCH"]
+        for word in ServeCommand.helpMessage(includeHidden: true, columns: 500).split(whereSeparator: { $0 == " " || $0 == "\n" || $0 == "," }) where word.hasPrefix("--") {
+            names.insert(ServeConfigFile.variable(String(word.dropFirst(2))))
+        }
+        return names
+    }()
+
+    private func settings(_ environment: [String: String], isFile: Bool = false) throws(CommandFailure) -> ServeOptions {
         func wrong(_ line: String) -> CommandFailure { CommandFailure(description: line, status: 64) }
         func value(_ option: String?, _ flag: String) -> String? {
             option ?? environment["ETCD_" + flag.uppercased().replacingOccurrences(of: "-", with: "_")].flatMap { $0.isEmpty ? nil : $0 }
@@ -148,8 +207,14 @@ struct ServeCommand: ParsableCommand {
         }
         let name = value(name, "name") ?? "default"
         guard !name.contains("="), !name.contains(",") else { throw wrong("--name \(name): must not contain = or ,") }
-        if value(listenClientURLs, "listen-client-urls") != nil, value(advertiseClientURLs, "advertise-client-urls") == nil {
+        // A file leaves the default, as etcd does.
+        if !isFile, value(listenClientURLs, "listen-client-urls") != nil, value(advertiseClientURLs, "advertise-client-urls") == nil {
             throw wrong("--advertise-client-urls is required when --listen-client-urls is set explicitly")
+        }
+        let records = try discovery.records(environment: environment)
+        let discovery = try discovery.options(environment: environment)
+        if [discovery != nil, records != nil, value(initialCluster, "initial-cluster") != nil].filter({ $0 }).count > 1 {
+            throw wrong("multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \"discovery\", \"discovery-endpoints\" or \"discovery-srv\"")
         }
         let advertisePeer = try urls(initialAdvertisePeerURLs, "initial-advertise-peer-urls", "http://localhost:2380")
         var members: [InitialMember] = []
@@ -183,6 +248,11 @@ struct ServeCommand: ParsableCommand {
         }
         let stateText = value(initialClusterState, "initial-cluster-state") ?? "new"
         guard let state = ServeOptions.ClusterStateFlag(rawValue: stateText) else { throw wrong("--initial-cluster-state \(stateText): expected new or existing") }
+        let compaction: AutoCompaction
+        do throws(NodeError) {
+            compaction = try AutoCompaction(mode: value(autoCompactionMode, "auto-compaction-mode") ?? "periodic",
+                                            retention: value(autoCompactionRetention, "auto-compaction-retention") ?? "0")
+        } catch { throw wrong(error.description) }
         let level = value(logLevel, "log-level") ?? "info"
         guard ["debug", "info", "warn", "error"].contains(level) else { throw wrong("--log-level \(level): expected debug, info, warn or error") }
         return ServeOptions(
@@ -192,7 +262,7 @@ struct ServeCommand: ParsableCommand {
             listenMetricsURLs: value(listenMetricsURLs, "listen-metrics-urls") == nil ? [] : try urls(listenMetricsURLs, "listen-metrics-urls", ""),
             listenPeerURLs: try urls(listenPeerURLs, "listen-peer-urls", "http://localhost:2380"),
             initialAdvertisePeerURLs: advertisePeer, initialCluster: members,
-            initialClusterToken: value(initialClusterToken, "initial-cluster-token") ?? "etcd-cluster", initialClusterState: state,
+            initialClusterToken: discovery?.token ?? value(initialClusterToken, "initial-cluster-token") ?? "etcd-cluster", initialClusterState: state,
             heartbeatIntervalMilliseconds: heartbeat, electionTimeoutMilliseconds: election,
             snapshotCount: try number(snapshotCount, "snapshot-count", 10_000, 1...Int.max),
             snapshotCatchUpEntries: try number(snapshotCatchUpEntries, "experimental-snapshot-catchup-entries", 5_000, 1...Int.max),
@@ -205,6 +275,6 @@ struct ServeCommand: ParsableCommand {
             authToken: authToken ?? environment["ETCD_AUTH_TOKEN"] ?? "simple",
             authTokenTTLSeconds: try number(authTokenTTL, "auth-token-ttl", 300, 0...1_000_000_000),
             // Beyond its range etcd takes the default, and so does the node.
-            bcryptCost: try number(bcryptCost, "bcrypt-cost", 10, 0...1_000), logLevel: level, console: supervised)
+            bcryptCost: try number(bcryptCost, "bcrypt-cost", 10, 0...1_000), autoCompaction: compaction, discovery: discovery, records: records, tls: try tls.settings(environment: environment), logLevel: level, console: supervised)
     }
 }

@@ -16,9 +16,11 @@ enum ServeRunner {
     static func run(_ options: ServeOptions) throws -> Int32 {
         // Before anything starts a thread.
         let signals = SignalInbox.install()
+        defer { LogSink.standardError.flush(withinSeconds: 1) }
         let console = try options.console.map { try SupervisingConsole($0, Self.configuration(options)) }
         let level = Logger.Level(rawValue: options.logLevel == "warn" ? "warning" : options.logLevel) ?? .info
         let logger = Logger(label: "quarterdeck") { _ in JSONLogHandler(level: level) }
+        for warning in options.warnings { logger.warning("\(warning)") }
         let replicaGroup = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         // Two loops for clients: one more than that only adds wake-ups on small machines, and the machine itself is one thread.
         let clientGroup = MultiThreadedEventLoopGroup(numberOfThreads: max(1, min(4, System.coreCount / 2)))
@@ -31,6 +33,21 @@ enum ServeRunner {
             var environment = NodeEnvironment(clientGroup: clientGroup, replicaGroup: replicaGroup, logger: logger)
             console?.faults.govern(&environment)
             do throws(NodeError) {
+                var configuration = configuration
+                // With data a member knows its cluster.
+                let isNew = !MemberFiles.hasLog(in: options.dataDirectory, disk: environment.disk)
+                if let discovery = options.discovery, isNew { configuration.initialCluster = try await found(by: discovery, configuration, logger) }
+                if let records = options.records {
+                    do throws(CommandFailure) {
+                        configuration.initialCluster = try records.members(name: configuration.name, own: configuration.initialAdvertisePeerURLs)
+                        // All members know this one by its record's name, so it does too.
+                        configuration.initialAdvertisePeerURLs = configuration.initialCluster.filter { $0.name == configuration.name }.map(\.url)
+                        logger.info("got bootstrap from DNS", metadata: ["cluster": "\(configuration.initialCluster.map { "\($0.name)=\($0.url)" }.joined(separator: ","))"])
+                    } catch {
+                        guard !isNew else { throw .configuration(error.description) }
+                        logger.warning("the DNS is not asked again", metadata: ["reason": "\(error.description)"])
+                    }
+                }
                 let node = try await Node.start(configuration, in: environment)
                 outcome.withLockedValue { $0 = .success(node) }
             } catch {
@@ -65,6 +82,16 @@ enum ServeRunner {
         return 0
     }
 
+    private static func found(by discovery: DiscoveryOptions, _ configuration: NodeConfiguration, _ logger: Logger) async throws(NodeError) -> [(name: String, url: NodeURL)] {
+        let urls = configuration.initialAdvertisePeerURLs.map(\.description)
+        let own = urls.map { "\(configuration.name)=\($0)" }.joined(separator: ",")
+        do {
+            let text = try await Discovery.join(discovery, member: Identifiers.member(peerURLs: urls, token: discovery.token), own: own, logger: logger)
+            logger.info("discovery joined cluster successfully", metadata: ["cluster": "\(text)"])
+            return try NodeConfiguration.parseInitialCluster(text)
+        } catch let error as NodeError { throw error } catch { throw .configuration("\(error)") }
+    }
+
     /// True when a signal to end, or the order to stop, came first.
     private static func wait(for completion: Completion, or signals: SignalInbox, or order: Completion? = nil) -> Bool {
         var descriptors = [signals.descriptor, completion.descriptor] + (order.map { [$0.descriptor] } ?? [])
@@ -76,7 +103,8 @@ enum ServeRunner {
         return false
     }
 
-    private static func configuration(_ options: ServeOptions) -> NodeConfiguration {
+    /// The same, in the node's words.
+    static func configuration(_ options: ServeOptions) -> NodeConfiguration {
         func url(_ url: ServiceURL) -> NodeURL { NodeURL(scheme: url.isTLS ? "https" : "http", host: url.host, port: url.port) }
         var configuration = NodeConfiguration()
         configuration.name = options.name
@@ -103,6 +131,8 @@ enum ServeRunner {
         if options.authTokenTTLSeconds > 0 { configuration.options.authTokenTimeToLive = .seconds(Int64(options.authTokenTTLSeconds)) }
         configuration.authToken = options.authToken
         configuration.bcryptCost = options.bcryptCost
+        configuration.autoCompaction = options.autoCompaction
+        configuration.tls = options.tls
         return configuration
     }
 }
@@ -126,55 +156,5 @@ private struct SupervisingConsole {
             if order.stops == true, !hasAskedToStop.isComplete { hasAskedToStop.complete() }
             if !hasOrdered.isComplete { hasOrdered.complete() }
         }
-    }
-}
-
-/// Writes one JSON object a line to standard error, with the keys that etcd's logs have: level, ts, msg, then the fields.
-struct JSONLogHandler: LogHandler {
-    var metadata: Logger.Metadata = [:]
-    var logLevel: Logger.Level
-
-    init(level: Logger.Level) { logLevel = level }
-
-    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
-        get { metadata[key] }
-        set { metadata[key] = newValue }
-    }
-
-    func log(event: LogEvent) {
-        let level = switch event.level {
-        case .trace, .debug: "debug"
-        case .info, .notice: "info"
-        case .warning: "warn"
-        case .error: "error"
-        case .critical: "fatal"
-        }
-        var line = "{\"level\":\"\(level)\",\"ts\":\"\(JSONLogHandler.timestamp())\",\"msg\":\(JSONLogHandler.quoted("\(event.message)"))"
-        let fields = metadata.merging(event.metadata ?? [:]) { $1 }
-        for (key, value) in fields.sorted(by: { $0.key < $1.key }) {
-            line += ",\(JSONLogHandler.quoted(key)):\(JSONLogHandler.quoted("\(value)"))"
-        }
-        line += "}\n"
-        // One write a line, so that the lines of several threads do not mix.
-        var bytes = Array(line.utf8)
-        _ = Foundation.write(2, &bytes, bytes.count)
-    }
-
-    private static func timestamp() -> String {
-        Date().formatted(.iso8601.year().month().day().timeZone(separator: .omitted).time(includingFractionalSeconds: true))
-    }
-
-    private static func quoted(_ text: String) -> String {
-        var out = "\""
-        for scalar in text.unicodeScalars {
-            switch scalar {
-            case "\"": out += "\\\""
-            case "\\": out += "\\\\"
-            case "\n": out += "\\n"
-            case _ where scalar.value < 0x20: out += "\\u" + String(repeating: "0", count: scalar.value < 16 ? 3 : 2) + String(scalar.value, radix: 16)
-            default: out.unicodeScalars.append(scalar)
-            }
-        }
-        return out + "\""
     }
 }

@@ -46,25 +46,30 @@ struct ThemeLibrary: Sendable {
     /// Reads a theme file: `base`, `palette`, `slots`, `gradients`.
     /// - Throws: `ThemeFailure` with all that is wrong in one line.
     static func parse(_ text: String, name: String) throws(ThemeFailure) -> Theme {
-        let document: Any?
-        do { document = try Yams.load(yaml: text) } catch { throw ThemeFailure(description: "not valid YAML: \(String(describing: error).split(separator: "\n").first ?? "")") }
-        guard let fields = document as? [String: Any] else { throw ThemeFailure(description: "not a mapping of palette, slots and gradients") }
+        let document: Node?
+        do { document = try YAMLFile.compose(text) } catch { throw ThemeFailure(description: "not valid YAML: \(String(describing: error).split(separator: "\n").first ?? "")") }
+        func entries(_ node: Node) -> [(key: String, value: Node)]? {
+            guard case .mapping(let mapping) = node else { return nil }
+            return mapping.map { ($0.key.scalar?.string ?? "", $0.value) }
+        }
+        guard let document, let fields = entries(document) else { throw ThemeFailure(description: "not a mapping of palette, slots and gradients") }
         let known = ["name", "description", "base", "palette", "slots", "gradients", "gradient"]
-        if let unknown = fields.keys.filter({ !known.contains($0) }).sorted().first { throw ThemeFailure(description: "unknown entry \"\(unknown)\"") }
+        if let unknown = fields.map(\.key).filter({ !known.contains($0) }).sorted().first { throw ThemeFailure(description: "unknown entry \"\(unknown)\"") }
+        func field(_ key: String) -> Node? { fields.first { $0.key == key }?.value }
         var base = Theme.Base.dark
-        if let text = fields["base"] {
-            guard let read = (text as? String).flatMap(Theme.Base.init(rawValue:)) else { throw ThemeFailure(description: "base: neither dark nor light") }
+        if let text = field("base") {
+            guard let read = text.scalar.flatMap({ Theme.Base(rawValue: $0.string) }) else { throw ThemeFailure(description: "base: neither dark nor light") }
             base = read
         }
         func table(_ key: String) throws(ThemeFailure) -> [String: String] {
-            guard let value = fields[key], !(value is NSNull) else { return [:] }
-            guard let entries = value as? [String: Any] else { throw ThemeFailure(description: "\(key): not a mapping") }
+            guard let value = field(key), !["", "~", "null"].contains(value.scalar?.string) else { return [:] }
+            guard let entries = entries(value) else { throw ThemeFailure(description: "\(key): not a mapping") }
             var result: [String: String] = [:]
             for (name, entry) in entries {
-                if let list = entry as? [Any] {
-                    result[name] = list.map { "\($0)" }.joined(separator: " ")
-                } else {
-                    result[name] = "\(entry)"
+                switch entry {
+                case .scalar(let scalar): result[name] = scalar.string
+                case .sequence(let sequence): result[name] = sequence.map { $0.scalar?.string ?? "" }.joined(separator: " ")
+                default: throw ThemeFailure(description: "\(key).\(name): not a colour")
                 }
             }
             return result

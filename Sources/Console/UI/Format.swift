@@ -26,8 +26,7 @@ enum Format {
     }
 
     private static func tenths(_ value: Int, _ unit: Int) -> String {
-        let scaled = value * 10 / unit
-        return "\(scaled / 10).\(scaled % 10)"
+        "\(value / unit).\(value % unit * 10 / unit)"
     }
 
     /// 22 → `22 B`, 2150 → `2.1 kB`.
@@ -59,7 +58,7 @@ enum Format {
         case ..<1_000:
             "\((microseconds + 5) / 1_000)." + pad((microseconds + 5) / 10 % 100, 2)
         case ..<100_000: tenths((microseconds + 50) / 100, 10)
-        default: String((microseconds + 500) / 1_000)
+        default: String(microseconds / 1_000 + (microseconds % 1_000 >= 500 ? 1 : 0))
         }
     }
 

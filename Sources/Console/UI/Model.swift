@@ -267,7 +267,8 @@ struct RateSeries: Hashable, Sendable {
     private var atSecondStart: Int64?
 
     mutating func observe(revision: Int64?) {
-        if let revision { lastRevision = max(revision, lastRevision ?? revision) }
+        // Servers may say anything.
+        if let revision = revision?.clamped(to: 0...Int64(Bounds.index.upperBound)) { lastRevision = max(revision, lastRevision ?? revision) }
     }
 
     /// Closes the seconds that ended before `now`.

@@ -61,13 +61,13 @@ public struct RecordedEvent: Sendable {
 extension RecordedEvent: Codable {
     public init(from decoder: any Decoder) throws {
         let line = try decoder.container(keyedBy: Kind.self)
-        at = Moment(milliseconds: try line.decode(Int64.self, forKey: .t))
+        at = Moment(milliseconds: try line.decode(Int64.self, forKey: .t)).bounded
         // A kind that a later version may add is nothing to this one.
         guard let kind = line.allKeys.first(where: { $0 != .t }) else {
             event = .cluster(ClusterState(name: "", kind: .attached))
             throw DecodingError.dataCorrupted(.init(codingPath: [], debugDescription: "no known kind"))
         }
-        event = switch kind {
+        let event: DataEvent = switch kind {
         case .cluster: .cluster(try line.decode(ClusterState.self, forKey: kind))
         case .events: .events(try line.decode([ClusterEvent].self, forKey: kind))
         case .workload: .workload(try line.decode(WorkloadSample.self, forKey: kind))
@@ -83,6 +83,8 @@ extension RecordedEvent: Codable {
         case .scenario: .scenario(try line.decode(ScenarioProgress.self, forKey: kind))
         case .t: preconditionFailure("not a kind")
         }
+        // A file may have come from anywhere.
+        self.event = event.bounded
     }
 
     public func encode(to encoder: any Encoder) throws {

@@ -9,6 +9,8 @@ import Replica
 public struct TruthModel: Sendable {
     /// What the commands made of the keys.
     public private(set) var history = TrueHistory()
+    /// Who may do what.
+    public private(set) var accounts = TruthAccounts()
     /// The newest entry seen.
     public private(set) var appliedIndex: UInt64 = 0
 
@@ -65,6 +67,8 @@ public struct TruthModel: Sendable {
         /// An expiry of a deposed leader, or of a lease that was gone already.
         case ignoredExpiry(lease: Int64)
         case alarms
+        /// Users, roles, rights or the switch changed, or somebody logged in.
+        case accounts
         /// Nothing happened; the client gets this.
         case refused(ServiceError)
         /// No member could apply it.
@@ -96,10 +100,10 @@ public struct TruthModel: Sendable {
                 guard let kind = Command.Kind(rawValue: code) else { throw .malformed("command kind \(code)") }
                 result.proposer = try reader.read(UInt64.self)
                 result.number = try reader.read(UInt64.self)
-                // On whose behalf: the histories here know no users.
-                if format == 2, try reader.readByte() == 2 {
-                    _ = try reader.read(UInt64.self)
-                    _ = try reader.readCounted()
+                let caller = format == 1 ? .nobody : try TruthModel.caller(&reader)
+                if let error = try accounts.refusal(of: kind, reader, from: caller, keysOfLease: { leases[$0]?.keys ?? [] }) {
+                    result.effect = .refused(error)
+                    return
                 }
                 var cause = TrueRevision.Cause.write
                 result.effect = try effect(kind, &reader, term: term, at: at, &cause)
@@ -163,8 +167,22 @@ public struct TruthModel: Sendable {
             if request.first == 1, alarm.kind != 0, !alarms.contains(alarm) { alarms.append(alarm) }
             if request.first == 2 { alarms.removeAll { $0 == alarm } }
             return .alarms
-        default:
+        case .authEnable, .authDisable, .authenticate, .userAdd, .userDelete, .userChangePassword, .userGrantRole, .userRevokeRole, .roleAdd, .roleDelete,
+             .roleGrantPermission, .roleRevokePermission:
+            if let error = try accounts.apply(kind, &body, index: appliedIndex) { return .refused(error) }
+            return .accounts
+        case .memberAttributes, .stateCheck, .leaseCheckpoint:
             return .none
+        }
+    }
+
+    private static func caller(_ reader: inout ByteReader) throws(DecodingFault) -> TruthAccounts.Caller {
+        switch try reader.readByte() {
+        case 1: return .member
+        case 2:
+            let revision = try reader.read(UInt64.self)
+            return .user(try reader.readCounted(), revision: revision)
+        case let other: throw .malformed("caller \(other)")
         }
     }
 

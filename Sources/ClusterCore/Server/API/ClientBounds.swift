@@ -11,6 +11,10 @@ public struct ClientBounds: Sendable {
     /// once half of it has left, so that many large ranges do not pile up. Reading from the socket goes on: HTTP/2 needs the
     /// client's window updates to make room.
     public var maxBufferedResponseBytes = 64 << 20
+    /// The same over all connections of a listener; about eight listings of everything. Above it reads of ranges wait until half is free.
+    public var maxTotalResponseBytes = 512 << 20
+    /// Time after which a read that waits for that is refused.
+    public var maxWaitForRoom: TimeSpan = .seconds(60)
     /// Request messages that have arrived in part, per connection. A client beyond it is not one of etcd's: it is cut off.
     public var maxPartialRequestBytes = 64 << 20
     /// Bytes added to `maxRequestBytes` for the largest gRPC message accepted. (etcd)

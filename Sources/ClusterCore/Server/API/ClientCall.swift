@@ -18,6 +18,8 @@ struct ClientCall {
     var credential = Credential.none
     /// When the client stops waiting; `.distantFuture`: never.
     var deadline: NIODeadline = .distantFuture
+    /// When a read that waits for room for its answer is refused; `.distantFuture`: it does not.
+    var roomDeadline: NIODeadline = .distantFuture
     var connection: GRPCConnection?
     var work: Work = .free
 
@@ -26,6 +28,8 @@ struct ClientCall {
         case free
         /// The answer says it all.
         case answered
+        /// The answer, and these fields behind it.
+        case answeredWith([UInt8])
         /// A granted snapshot is read.
         case range(RangeRequest)
         case readTxn(TxnRequest)
@@ -43,6 +47,7 @@ struct ClientCall {
         case probe(ReadProbe)
         case authQuery(AuthQuery)
         case login(LoginCall)
+        case lockElection(LockElectionCall)
         /// What is done once the member has said that the caller may.
         case admission(Admission)
     }
@@ -53,6 +58,7 @@ struct ClientCall {
         case observe(ObserveCall)
         case addUser(UserName, Secret)
         case changePassword(UserName, Secret)
+        case downgrade(PBDowngradeRequest)
     }
 }
 

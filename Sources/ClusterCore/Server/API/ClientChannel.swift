@@ -48,6 +48,7 @@ final class ClientChannel: @unchecked Sendable {
             // No lingering: what was not sent is thrown away and the peer gets a reset.
             // On its own loop, so the option is set when this returns.
             (channel as? any SocketOptionProvider)?.setSoLinger(linger(l_onoff: 1, l_linger: 0)).whenFailure { _ in }
+            return closeTransport(channel).whenFailure { _ in }
         }
         channel.close(promise: nil)
     }
@@ -61,12 +62,14 @@ final class ProtocolSniffer: ChannelInboundHandler, RemovableChannelHandler {
     private static let preface = Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8)
     private let record: ClientChannel
     private let loop: ClientLoop
+    private let rejections: RejectionLog
     private var received: ByteBuffer?
     private var timer: Scheduled<Void>?
 
-    init(record: ClientChannel, loop: ClientLoop) {
+    init(record: ClientChannel, loop: ClientLoop, rejections: RejectionLog) {
         self.record = record
         self.loop = loop
+        self.rejections = rejections
     }
 
     func handlerAdded(context: ChannelHandlerContext) {
@@ -87,6 +90,10 @@ final class ProtocolSniffer: ChannelInboundHandler, RemovableChannelHandler {
         let bytes = received!.readableBytesView
         let isPreface = loop.surface == .all && zip(bytes, ProtocolSniffer.preface).allSatisfy { $0 == $1 }
         if isPreface && bytes.count < ProtocolSniffer.preface.count { return }
+        if !isPreface, beginsAsTLS(received!) {
+            rejections.note("rejected connection on client endpoint", remote: context.remoteAddress, "TLS to a plaintext port: the URL must begin with http://")
+            return context.close(promise: nil)
+        }
         let pipeline = context.pipeline.syncOperations
         do {
             if isPreface {

@@ -22,16 +22,21 @@ public final class ClientListener: Sendable {
     public let boundPort: Int
 
     /// Binds and serves. Connections are spread over the loops of `group`.
+    /// - Parameter tls: nil: plaintext.
     /// - Parameter surface: what it serves.
     /// - Parameter counting: the listeners whose calls a port of metrics counts.
     /// - Throws: NIO's `IOError` when the port cannot be bound (`EADDRINUSE`: somebody else has it).
-    public static func start(port: any ReplicaPort, group: any EventLoopGroup, host: String, tcpPort: Int, bounds: ClientBounds = ClientBounds(),
-                             auth: AuthDesk = AuthDesk(), surface: ClientSurface = .all, counting: [ClientListener] = [], logger: Logger) async throws -> ClientListener {
+    public static func start(port: any ReplicaPort, group: any EventLoopGroup, host: String, tcpPort: Int, tls: TLSPort? = nil,
+                             bounds: ClientBounds = ClientBounds(), auth: AuthDesk = AuthDesk(), surface: ClientSurface = .all, counting: [ClientListener] = [],
+                             logger: Logger) async throws -> ClientListener {
         var eventLoops: [any EventLoop] = []
         for eventLoop in group.makeIterator() { eventLoops.append(eventLoop) }
         let numbers = LoopNumbers.take(eventLoops.count, of: port)
-        let loops = zip(eventLoops, numbers.numbers).map { ClientLoop(number: $1, eventLoop: $0, port: port, bounds: bounds, auth: auth, logger: logger) }
+        let budget = AnswerBudget(limit: bounds.maxTotalResponseBytes)
+        let loops = zip(eventLoops, numbers.numbers).map { ClientLoop(number: $1, eventLoop: $0, port: port, bounds: bounds, budget: budget, auth: auth, logger: logger) }
         let connections = ConnectionCount()
+        let rejections = RejectionLog(logger)
+        let acceptors = tls.map { tls in loops.map { TLSAcceptor(tls, loop: $0.eventLoop, rejections: rejections) } }
         for loop in loops {
             // Before any connection exists, so nothing reads it meanwhile.
             loop.surface = surface
@@ -45,19 +50,12 @@ public final class ClientListener: Sendable {
             .childChannelOption(.socketOption(.so_keepalive), value: 1)
             .childChannelOption(.writeBufferWaterMark, value: .init(low: bounds.writeChunkBytes / 2, high: bounds.writeChunkBytes * 2))
             .childChannelInitializer { channel in
-                guard let loop = loops.first(where: { $0.eventLoop === channel.eventLoop }), !loop.isDraining,
+                guard let index = loops.firstIndex(where: { $0.eventLoop === channel.eventLoop }), !loops[index].isDraining,
                       connections.enter(limit: bounds.maxConnections) else {
                     return channel.eventLoop.makeFailedFuture(ConnectionRefused())
                 }
-                let record = ClientChannel(channel: channel)
-                channel.closeFuture.whenComplete { _ in
-                    connections.leave()
-                    loop.unregister(record)
-                }
-                return channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHandler(ProtocolSniffer(record: record, loop: loop))
-                    loop.register(record)
-                }
+                channel.closeFuture.whenComplete { _ in connections.leave() }
+                return loops[index].adopt(channel, through: acceptors?[index], rejections: rejections)
             }
         do {
             // Go's listeners take IPv4 for "localhost", and so does everything that is told to connect there.

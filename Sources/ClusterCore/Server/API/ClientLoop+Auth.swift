@@ -126,6 +126,7 @@ extension ClientLoop {
         case .defragment:
             // The backend gives freed pages to later writes by itself, so there is nothing to rewrite.
             respond(place, [])
+        case .downgrade(let request): downgrade(request, place)
         case .observe(let call):
             setWork(place, .observe(call))
             observe(place)

@@ -18,6 +18,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
     let port: any ReplicaPort
     let identity: NodeIdentity
     let bounds: ClientBounds
+    private let budget: AnswerBudget
     let auth: AuthDesk
     let logger: Logger
     /// What the port serves.
@@ -50,6 +51,9 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
     // Reads.
     private var readers: (backend: ObjectIdentifier, reader: any BackendReader)?
     private var scratch = ByteWriter(capacity: 4_096)
+    private var readsWithoutRoom = ReadsWithoutRoom()
+    /// Not yet said to the budget.
+    private var unpublishedAnswerBytes = 0
 
     // What the member last said of itself.
     private(set) var revision = Revision.zero
@@ -72,11 +76,12 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
     private(set) var isClosed = false
     private var whenEmpty: EventLoopPromise<Void>?
 
-    init(number: UInt8, eventLoop: any EventLoop, port: any ReplicaPort, bounds: ClientBounds, auth: AuthDesk, logger: Logger) {
+    init(number: UInt8, eventLoop: any EventLoop, port: any ReplicaPort, bounds: ClientBounds, budget: AnswerBudget, auth: AuthDesk, logger: Logger) {
         self.number = number
         self.eventLoop = eventLoop
         self.port = port
         self.bounds = bounds
+        self.budget = budget
         self.auth = auth
         self.logger = logger
         identity = port.identity
@@ -116,6 +121,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
         calls[place].credential = .none
         calls[place].work = .free
         calls[place].deadline = .distantFuture
+        calls[place].roomDeadline = .distantFuture
         free.append(UInt32(place))
         waitingCalls -= 1
     }
@@ -209,8 +215,12 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
         }
         for grant in delivery.grants { evaluate(grant) }
         for output in delivery.watch {
-            guard let place = find(output.stream.rawValue & 0x00ff_ffff_ffff_ffff), case .watch(let watch) = calls[place].work else { continue }
-            calls[place].connection?.send(output.response, on: calls[place].stream, of: watch)
+            guard let place = find(output.stream.rawValue & 0x00ff_ffff_ffff_ffff) else { continue }
+            switch calls[place].work {
+            case .watch(let watch): calls[place].connection?.send(output.response, on: calls[place].stream, of: watch)
+            case .lockElection(let call): watched(output.response, call, place)
+            default: continue
+            }
         }
         for stream in delivery.leaderlessStreams {
             guard let place = find(stream.rawValue & 0x00ff_ffff_ffff_ffff) else { continue }
@@ -227,8 +237,14 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
 
     private func take(_ answer: Answer, _ place: Int) {
         switch answer {
-        case .encoded(let bytes): return respond(place, bytes)
+        case .encoded(let bytes):
+            switch calls[place].work {
+            case .lockElection(let call): return answered(bytes, call, place)
+            case .answeredWith(let more): return respond(place, bytes + more)
+            default: return respond(place, bytes)
+            }
         case .failed(let error):
+            if case .lockElection(let call) = calls[place].work { return refused(error, call, place) }
             if case .login(let call) = calls[place].work, error == .authOldRevision, call.mayTryAgain() { return ask(place, .read) }
             return fail(place, error)
         case .permitted:
@@ -299,6 +315,8 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
             }
             let caller = grant.callers[token]
             switch calls[place].work {
+            case .range(let request) where budget.isFull(forOneKey: request.rangeEnd.isEmpty): waitForRoom(token, place)
+            case .readTxn where budget.isFull(forOneKey: false): waitForRoom(token, place)
             case .range(let request): read(place, request, grant, caller, header, reader)
             case .readTxn(let request):
                 do throws(ServiceError) {
@@ -333,7 +351,8 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
                 } catch {
                     fail(place, error)
                 }
-            case .free, .answered, .renewal, .watch, .keepAlive, .healthWatch, .observe, .admission:
+            case .lockElection(let call): look(call, place, grant, caller, header, reader)
+            case .free, .answered, .answeredWith, .renewal, .watch, .keepAlive, .healthWatch, .observe, .admission:
                 preconditionFailure("the member granted a read to \(calls[place].method)")
             }
         }
@@ -398,6 +417,36 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
         }
     }
 
+    // MARK: Room for answers
+
+    func answersChanged(by bytes: Int) {
+        unpublishedAnswerBytes += bytes
+        guard unpublishedAnswerBytes.magnitude >= AnswerBudget.step else { return }
+        budget.add(unpublishedAnswerBytes)
+        unpublishedAnswerBytes = 0
+    }
+
+    private func waitForRoom(_ token: RequestToken, _ place: Int) {
+        if calls[place].roomDeadline == .distantFuture { calls[place].roomDeadline = .now() + .nanoseconds(bounds.maxWaitForRoom.nanoseconds) }
+        readsWithoutRoom.append(token)
+        scheduleLookForRoom()
+    }
+
+    private func scheduleLookForRoom() {
+        guard !readsWithoutRoom.isTimed, !readsWithoutRoom.isEmpty, !isClosed else { return }
+        readsWithoutRoom.isTimed = true
+        eventLoop.scheduleTask(in: ReadsWithoutRoom.interval) { [self] in
+            readsWithoutRoom.isTimed = false
+            if budget.hasRoom { askAgain(readsWithoutRoom.next(ReadsWithoutRoom.batch)) }
+            let now = NIODeadline.now()
+            for token in readsWithoutRoom.remove(where: { token in find(token.slot).map { calls[$0].roomDeadline <= now } ?? true }) {
+                if let place = find(token.slot) { fail(place, .requestTooManyRequests) }
+            }
+            flushTouched()
+            scheduleLookForRoom()
+        }
+    }
+
     /// Reads that were put off because their connection was clogged.
     func askAgain(_ tokens: [RequestToken]) {
         for token in tokens {
@@ -407,6 +456,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
             case .readTxn(let request): ask(place, request.isSerializable ? .localRead : .read)
             case .hash, .hashKV: ask(place, .localRead)
             case .snapshot: ask(place, .durableRead)
+            case .lockElection: ask(place, .read)
             default: break
             }
         }
@@ -449,7 +499,8 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
         case .probe(let probe):
             close(place)
             return probe.finish(error)
-        case .free, .answered, .range, .readTxn, .hash, .hashKV, .snapshot, .watch, .keepAlive, .healthWatch, .observe, .authQuery, .login, .admission: break
+        case .free, .answered, .answeredWith, .range, .readTxn, .hash, .hashKV, .snapshot, .watch, .keepAlive, .healthWatch, .observe, .authQuery, .login, .admission,
+             .lockElection: break
         }
         let stream = calls[place].stream
         let connection = calls[place].connection
@@ -459,7 +510,8 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
 
     /// Ends a call without a word to its client: what runs at the member is called off.
     func drop(_ place: Int, _ code: StatusCode) {
-        counters.handle(calls[place].method, code)
+        // What nobody called is not counted either.
+        if calls[place].connection != nil { counters.handle(calls[place].method, code) }
         switch calls[place].work {
         case .watch: post(.watch(streamID(place), .close))
         case .keepAlive(let call):
@@ -475,7 +527,8 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
             observers.removeAll { $0 == place }
             if observers.isEmpty { port.setObserving(self, false) }
         case .snapshot(let call): call.end()
-        case .free, .answered, .range, .readTxn, .hash, .hashKV, .renewal, .healthWatch, .probe, .authQuery, .login, .admission: break
+        case .lockElection(let call): closeWatch(of: call, place)
+        case .free, .answered, .answeredWith, .range, .readTxn, .hash, .hashKV, .renewal, .healthWatch, .probe, .authQuery, .login, .admission: break
         }
         calls[place].connection?.table.remove(calls[place].stream)
         close(place)
@@ -485,9 +538,17 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
     func cancel(_ place: Int, _ code: StatusCode) {
         switch calls[place].work {
         case .watch, .keepAlive, .healthWatch, .observe: break
+        case .lockElection(let call): return leave(call, place, code)
         default: post(.cancel(token(place)))
         }
         drop(place, code)
+    }
+
+    /// The place goes on without its client, until it is closed.
+    func orphan(_ place: Int) {
+        calls[place].connection?.table.remove(calls[place].stream)
+        calls[place].connection = nil
+        calls[place].deadline = .distantFuture
     }
 
     // MARK: Observers
@@ -564,6 +625,22 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
     func flushTouched() {
         while let connection = touched.popLast() {
             if connection.needsFlush { connection.flush() }
+        }
+    }
+
+    /// Serves a new connection, whatever it turns out to speak; behind `acceptor`, once its handshake is over.
+    func adopt(_ channel: any Channel, through acceptor: TLSAcceptor? = nil, rejections: RejectionLog) -> EventLoopFuture<Void> {
+        let record = ClientChannel(channel: channel)
+        channel.closeFuture.whenComplete { _ in self.unregister(record) }
+        register(record)
+        guard let acceptor else {
+            return eventLoop.makeCompletedFuture {
+                try channel.pipeline.syncOperations.addHandler(ProtocolSniffer(record: record, loop: self, rejections: rejections))
+            }
+        }
+        return acceptor.accept(channel) { channel, identity in
+            record.identity = identity
+            try channel.pipeline.syncOperations.addHandler(ProtocolSniffer(record: record, loop: self, rejections: rejections))
         }
     }
 

@@ -173,16 +173,15 @@ extension GRPCConnection {
             try ignored(raw)
             try ask(method, stream, head, .durableRead, .snapshot(SnapshotCall()))
         case .downgrade:
-            throw .service(ServiceError(.unimplemented, "quarterdeck: downgrade is not supported"))
+            // Who may not, hears that first.
+            try ask(method, stream, head, .permission(.root), .admission(.downgrade(try decoded { () throws(DecodingFault) in try PBDowngradeRequest(decoding: raw) })))
 
         case .authStatus, .authenticate, .authEnable, .authDisable, .userAdd, .userGet, .userList, .userDelete, .userChangePassword,
              .userGrantRole, .userRevokeRole, .roleAdd, .roleGet, .roleList, .roleDelete, .roleGrantPermission, .roleRevokePermission:
             try handleAuth(method, stream, head, raw)
 
-        case .lock, .unlock:
-            throw .service(ServiceError(.unimplemented, "quarterdeck: the lock service is not supported yet"))
-        case .campaign, .proclaim, .leader, .observe, .resign:
-            throw .service(ServiceError(.unimplemented, "quarterdeck: the election service is not supported yet"))
+        case .lock, .unlock, .campaign, .proclaim, .leader, .observe, .resign:
+            try handleLockElection(method, stream, head, raw)
 
         case .healthCheck:
             let service = try decoded { () throws(DecodingFault) in try decodeHealthService(raw) }
@@ -258,7 +257,7 @@ extension GRPCConnection {
     }
 
     /// `hasleader`, for calls that the member does not hear of.
-    private func requireLeader(_ head: RequestHead) throws(CallFault) {
+    func requireLeader(_ head: RequestHead) throws(CallFault) {
         guard head.requiresLeader else { return }
         loop.refreshStatus(always: true)
         if !loop.hasLeader { throw .service(.noLeader) }
@@ -271,7 +270,7 @@ extension GRPCConnection {
     }
 
     @inline(__always)
-    private func deadline(_ head: RequestHead) -> NIODeadline {
+    func deadline(_ head: RequestHead) -> NIODeadline {
         guard let timeout = head.timeout else { return .distantFuture }
         // Beyond some centuries the sum would overflow.
         return timeout.nanoseconds > 1 << 60 ? .distantFuture : .now() + .nanoseconds(timeout.nanoseconds)
@@ -295,7 +294,7 @@ extension GRPCConnection {
             try body()
         } catch {
             if cost > 0, let size = loop.port.published?.size,
-               size.allocatedBytes + Int64(cost) >= loop.identity.options.effectiveQuotaBytes { throw .service(.noSpace) }
+               size.usedBytes + Int64(cost) >= loop.identity.options.effectiveQuotaBytes { throw .service(.noSpace) }
             throw .service(error)
         }
     }

@@ -60,7 +60,7 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
     private var isClosing = false
 
     /// About the bytes of answers that have not left: never too low for long, corrected when it matters.
-    private var queuedBytes = 0
+    private var queuedBytes = 0 { didSet { loop.answersChanged(by: queuedBytes - oldValue) } }
     /// The client does not read; its reads are put off.
     private(set) var isClogged = false
     private var postponed: [RequestToken] = []
@@ -154,6 +154,7 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
     /// The client is gone.
     func end() {
         for place in table.all { loop.cancel(place, .canceled) }
+        queuedBytes = 0
         outlet = nil
     }
 
@@ -273,6 +274,7 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
         guard let place = table.find(stream) else { return }
         if case .observe(let call) = loop.work(place) { return advance(call, on: stream) }
         if case .snapshot(let call) = loop.work(place) { return loop.advance(call, place) }
+        if case .lockElection(let call) = loop.work(place) { return loop.drained(call, place) }
         guard case .watch(let call) = loop.work(place) else { return }
         if !call.isTouched {
             call.isTouched = true
@@ -378,6 +380,7 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
         for place in table.all {
             switch loop.work(place) {
             case .watch, .keepAlive, .healthWatch, .observe: loop.fail(place, .stopped)
+            case .lockElection(let call): loop.stop(call, place)
             default: break
             }
         }

@@ -25,14 +25,29 @@ public struct FaultPlan: Hashable, Codable, Sendable {
 
     /// Everything works.
     public init() {}
+
+    /// An order may name a link or node twice, or figures that no clock can hold: the last word counts, within the bounds of its kind.
+    public init(from decoder: any Decoder) throws {
+        let fields = try decoder.container(keyedBy: CodingKeys.self)
+        func latest<Part, Key: Hashable>(_ parts: [Part], _ key: (Part) -> Key) -> [Part] { Array(Dictionary(parts.map { (key($0), $0) }) { $1 }.values) }
+        links = latest(try fields.decode([Link].self, forKey: .links)) { [$0.from, $0.to] }
+            .map { Link(from: $0.from, to: $0.to, treatment: $0.treatment.bounded) }
+            .filter { $0.from != $0.to && !$0.treatment.isSound }.sorted { ($0.from, $0.to) < ($1.from, $1.to) }
+        disks = latest(try fields.decode([Disk].self, forKey: .disks), \.node)
+            .map { Disk(node: $0.node, treatment: $0.treatment.bounded) }.filter { $0.treatment != DiskTreatment() }.sorted { $0.node < $1.node }
+        clocks = latest(try fields.decode([Clock].self, forKey: .clocks), \.node)
+            .map { Clock(node: $0.node, treatment: $0.treatment.bounded) }.filter { $0.treatment != ClockTreatment() }.sorted { $0.node < $1.node }
+    }
+
     public var isEmpty: Bool { links.isEmpty && disks.isEmpty && clocks.isEmpty }
 
     public subscript(from from: UInt64, to to: UInt64) -> LinkTreatment {
         get { links.first { $0.from == from && $0.to == to }?.treatment ?? LinkTreatment() }
         set {
             links.removeAll { $0.from == from && $0.to == to }
-            guard from != to, !newValue.isSound else { return }
-            links.append(Link(from: from, to: to, treatment: newValue))
+            let treatment = newValue.bounded
+            guard from != to, !treatment.isSound else { return }
+            links.append(Link(from: from, to: to, treatment: treatment))
             links.sort { ($0.from, $0.to) < ($1.from, $1.to) }
         }
     }
@@ -41,8 +56,9 @@ public struct FaultPlan: Hashable, Codable, Sendable {
         get { disks.first { $0.node == node }?.treatment ?? DiskTreatment() }
         set {
             disks.removeAll { $0.node == node }
-            guard newValue != DiskTreatment() else { return }
-            disks.append(Disk(node: node, treatment: newValue))
+            let treatment = newValue.bounded
+            guard treatment != DiskTreatment() else { return }
+            disks.append(Disk(node: node, treatment: treatment))
             disks.sort { $0.node < $1.node }
         }
     }
@@ -51,8 +67,9 @@ public struct FaultPlan: Hashable, Codable, Sendable {
         get { clocks.first { $0.node == node }?.treatment ?? ClockTreatment() }
         set {
             clocks.removeAll { $0.node == node }
-            guard newValue != ClockTreatment() else { return }
-            clocks.append(Clock(node: node, treatment: newValue))
+            let treatment = newValue.bounded
+            guard treatment != ClockTreatment() else { return }
+            clocks.append(Clock(node: node, treatment: treatment))
             clocks.sort { $0.node < $1.node }
         }
     }
@@ -79,6 +96,18 @@ public struct LinkTreatment: Hashable, Codable, Sendable {
 
     public init() {}
     public var isSound: Bool { self == LinkTreatment() }
+
+    /// Delay and jitter up to a day each, shares of a whole, a rate above none.
+    var bounded: LinkTreatment {
+        var result = self
+        result.delayMicroseconds = min(max(0, delayMicroseconds), 86_400_000_000)
+        result.jitterMicroseconds = min(max(0, jitterMicroseconds), 86_400_000_000)
+        // (What is no number compares with nothing.)
+        result.lossShare = lossShare > 0 ? min(lossShare, 1) : 0
+        result.duplicateShare = duplicateShare > 0 ? min(duplicateShare, 1) : 0
+        result.bytesPerSecond = bytesPerSecond.map { max(1, $0) }
+        return result
+    }
 }
 
 /// What a disk does to its node. With several set, failing wins over being stuck, and that over being slow.
@@ -97,6 +126,13 @@ public struct DiskTreatment: Hashable, Codable, Sendable {
     public var failure: Failure?
 
     public init() {}
+
+    /// Up to a day.
+    var bounded: DiskTreatment {
+        var result = self
+        result.syncDelayMicroseconds = min(max(0, syncDelayMicroseconds), 86_400_000_000)
+        return result
+    }
 }
 
 /// How a node's clock lies.
@@ -110,4 +146,14 @@ public struct ClockTreatment: Hashable, Codable, Sendable {
     public var driftPartsPerMillion: Int64 = 0
 
     public init() {}
+
+    /// A century at most. A clock may run at a hundredth of its speed but neither stand still nor run backwards, and eleven times too fast.
+    var bounded: ClockTreatment {
+        let century: Int64 = 100 * 366 * 86_400_000
+        var result = self
+        result.offsetMilliseconds = min(max(-century, offsetMilliseconds), century)
+        result.leapMilliseconds = min(max(0, leapMilliseconds), century)
+        result.driftPartsPerMillion = min(max(-990_000, driftPartsPerMillion), 10_000_000)
+        return result
+    }
 }

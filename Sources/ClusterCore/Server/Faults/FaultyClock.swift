@@ -15,7 +15,7 @@ public final class FaultyClock: NodeClock {
         func now(_ real: Instant) -> Instant { anchor + (real - realAnchor) + drift(real) }
         /// Since the anchor.
         func drift(_ real: Instant) -> TimeSpan {
-            TimeSpan(nanoseconds: Int64(Double((real - realAnchor).nanoseconds) * Double(treatment.driftPartsPerMillion) / 1e6))
+            TimeSpan(clampingNanoseconds: Double((real - realAnchor).nanoseconds) * Double(treatment.driftPartsPerMillion) / 1e6)
         }
     }
     private let base: any NodeClock
@@ -49,15 +49,13 @@ public final class FaultyClock: NodeClock {
     public func realTime(for span: TimeSpan) -> TimeSpan {
         if isTrue.load(ordering: .acquiring) { return span }
         let drift = state.withLockedValue { $0.treatment.driftPartsPerMillion }
-        return drift == 0 ? span : TimeSpan(nanoseconds: Int64(Double(span.nanoseconds) * 1e6 / Double(1_000_000 + drift)))
+        return drift == 0 ? span : TimeSpan(clampingNanoseconds: Double(span.nanoseconds) * 1e6 / Double(1_000_000 + drift))
     }
 
     public func observe(_ changed: @escaping @Sendable () -> Void) { state.withLockedValue { $0.changed = changed } }
 
     public func obey(_ treatment: ClockTreatment) {
-        var treatment = treatment
-        // A clock may run at a hundredth of its speed but neither stand still nor run backwards.
-        treatment.driftPartsPerMillion = max(-990_000, treatment.driftPartsPerMillion)
+        let treatment = treatment.bounded
         let changed = state.withLockedValue { state -> (@Sendable () -> Void)? in
             guard treatment != state.treatment else { return nil }
             let real = base.now()

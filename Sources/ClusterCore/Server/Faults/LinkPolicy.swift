@@ -45,7 +45,8 @@ public final class FaultyLinks: LinkPolicy {
     public func observe(_ changed: @escaping @Sendable () -> Void) { state.withLockedValue { $0.changed = changed } }
 
     public func obey(_ plan: FaultPlan) {
-        let treatments = Dictionary(uniqueKeysWithValues: plan.links.map { (Pair(from: MemberID($0.from), to: MemberID($0.to)), $0.treatment) })
+        // A plan names each link once.
+        let treatments = Dictionary(plan.links.map { (Pair(from: MemberID($0.from), to: MemberID($0.to)), $0.treatment) }) { $1 }
         let changed = state.withLockedValue { state -> (@Sendable () -> Void)? in
             guard state.treatments != treatments else { return nil }
             state.treatments = treatments

@@ -11,13 +11,22 @@ struct PeerHTTPAnswer {
     /// No request of ours is near this long.
     static let maxRequestBytes = 8 << 10
     private var request: [UInt8] = []
+    private var isAnswered = false
 
     /// Whether a connection that begins with these bytes speaks HTTP. A frame cannot: it would be longer than any.
     static func isHTTP(_ bytes: ByteBuffer) -> Bool { bytes.readableBytesView.starts(with: "GET ".utf8) }
 
     /// The whole answer once the request is complete; nil while more bytes are needed.
     mutating func take(_ bytes: ByteBuffer, identity: NodeIdentity, members: () -> [Member]) -> [UInt8]? {
+        // What comes behind the request, while the answer is on its way.
+        guard !isAnswered else { return nil }
         request.append(contentsOf: bytes.readableBytesView)
+        let answer = answer(identity: identity, members: members)
+        isAnswered = answer != nil
+        return answer
+    }
+
+    private func answer(identity: NodeIdentity, members: () -> [Member]) -> [UInt8]? {
         guard request.count <= PeerHTTPAnswer.maxRequestBytes else { return PeerHTTPAnswer.response("413 Payload Too Large", "", identity) }
         guard let end = request.firstIndex(of: UInt8(ascii: "\r")), request.suffix(4) == Array("\r\n\r\n".utf8)[...] else { return nil }
         let line = String(decoding: request[..<end], as: UTF8.self).split(separator: " ")
@@ -48,11 +57,11 @@ struct RemoteCluster: Sendable {
     }
 
     /// Asks all at once; the first good answer counts.
-    static func fetch(from urls: [NodeURL], on group: any EventLoopGroup) async throws -> RemoteCluster {
+    static func fetch(from urls: [NodeURL], by dialer: PeerDialer = PeerDialer(), on group: any EventLoopGroup) async throws -> RemoteCluster {
         try await withThrowingTaskGroup(of: Result<RemoteCluster, any Error>.self) { tasks in
             for url in urls {
                 tasks.addTask {
-                    do { return .success(try await fetch(url, on: group)) } catch { return .failure(Unreachable(description: "\(url): \(error)")) }
+                    do { return .success(try await fetch(url, dialer, on: group)) } catch { return .failure(Unreachable(description: "\(url): \(error)")) }
                 }
             }
             var failures: [String] = []
@@ -68,18 +77,13 @@ struct RemoteCluster: Sendable {
         }
     }
 
-    private static func fetch(_ url: NodeURL, on group: any EventLoopGroup) async throws -> RemoteCluster {
+    private static func fetch(_ url: NodeURL, _ dialer: PeerDialer, on group: any EventLoopGroup) async throws -> RemoteCluster {
         let loop = group.next()
         let answer = loop.makePromise(of: RemoteCluster.self)
-        let connecting = ClientBootstrap(group: loop)
-            .connectTimeout(answerTimeout)
-            .channelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHTTPClientHandlers()
-                    try channel.pipeline.syncOperations.addHandler(MembersQuestion(host: url.authority, answer: answer))
-                }
-            }
-            .connect(host: url.host, port: url.port)
+        let connecting = dialer.connect(host: url.host, port: url.port, isTLS: url.scheme == "https", on: loop, timeout: answerTimeout) { channel in
+            try channel.pipeline.syncOperations.addHTTPClientHandlers()
+            try channel.pipeline.syncOperations.addHandler(MembersQuestion(host: url.authority, answer: answer))
+        }
         connecting.whenFailure { answer.fail($0) }
         let timeout = loop.scheduleTask(in: answerTimeout) { answer.fail(Unreachable(description: "no answer")) }
         answer.futureResult.whenComplete { _ in
@@ -91,7 +95,7 @@ struct RemoteCluster: Sendable {
 }
 
 /// Asks for `/members` and reads the answer.
-private final class MembersQuestion: ChannelInboundHandler {
+final class MembersQuestion: ChannelInboundHandler {
     typealias InboundIn = HTTPClientResponsePart
     typealias OutboundOut = HTTPClientRequestPart
     /// A hundred members with long URLs stay far below.
@@ -120,7 +124,7 @@ private final class MembersQuestion: ChannelInboundHandler {
             if body.count > MembersQuestion.maxAnswerBytes { fail("the list of members has no end") }
         case .end:
             guard let head, head.status == .ok else { return fail("HTTP status \(head?.status.code ?? 0)") }
-            guard let text = head.headers.first(name: "X-Etcd-Cluster-Id"), let cluster = UInt64(text, radix: 16) else {
+            guard let text = head.headers.first(name: "X-Etcd-Cluster-Id"), let cluster = Hexadecimal.number(text.utf8) else {
                 return fail("no cluster id in the answer")
             }
             do throws(DecodingFault) {
@@ -131,7 +135,7 @@ private final class MembersQuestion: ChannelInboundHandler {
 
     func channelInactive(context: ChannelHandlerContext) { fail("the connection was closed") }
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        answer.fail(error)
+        answer.fail(TLSFault.ofPeer(error))
         context.close(promise: nil)
     }
     private func fail(_ reason: String) { answer.fail(RemoteCluster.Unreachable(description: reason)) }

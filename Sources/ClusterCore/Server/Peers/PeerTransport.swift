@@ -2,6 +2,7 @@ import Base
 import Logging
 import NIOCore
 import NIOPosix
+import NIOSSL
 import Replica
 #if canImport(Glibc)
 import Glibc
@@ -16,6 +17,7 @@ struct PeerAddress: Hashable, Sendable {
     var id: MemberID
     var host: String
     var port: Int
+    var isTLS = false
 }
 
 /// The connections between members: one out to each peer for what this member sends, one in from each for what it receives.
@@ -44,6 +46,8 @@ final class PeerTransport: @unchecked Sendable {
     let logger: Logger
     private let post: ([ReplicaEvent]) -> Void
     private let intake: SnapshotIntakeFactory
+    fileprivate let dialer: PeerDialer
+    fileprivate let rejections: RejectionLog
     /// News of connections. Set before `setPeers`.
     var note: (ReplicaNote) -> Void = { _ in }
     /// For those who ask over HTTP.
@@ -59,13 +63,15 @@ final class PeerTransport: @unchecked Sendable {
     private var isClosed = false
 
     init(identity: NodeIdentity, loop: any EventLoop, links: any LinkPolicy, generator: SeededGenerator, metrics: NodeMetrics, logger: Logger,
-         intake: @escaping SnapshotIntakeFactory, post: @escaping ([ReplicaEvent]) -> Void) {
+         dialer: PeerDialer = PeerDialer(), intake: @escaping SnapshotIntakeFactory, post: @escaping ([ReplicaEvent]) -> Void) {
         self.identity = identity
         self.loop = loop
         self.links = links
         self.generator = generator
         self.metrics = metrics
         self.logger = logger
+        self.dialer = dialer
+        rejections = RejectionLog(logger)
         self.intake = intake
         self.post = post
         links.observe { [weak self] in
@@ -75,24 +81,34 @@ final class PeerTransport: @unchecked Sendable {
     }
 
     /// Starts listening. Connections that arrive before `start` wait.
-    func listen(host: String, port: Int) -> EventLoopFuture<any Channel> {
-        ServerBootstrap(group: loop)
+    /// - Parameter tls: nil: plaintext.
+    func listen(host: String, port: Int, tls: TLSPort? = nil) -> EventLoopFuture<any Channel> {
+        let acceptor = tls.map { TLSAcceptor($0, loop: loop, rejections: rejections) }
+        return ServerBootstrap(group: loop)
             .serverChannelOption(.backlog, value: 128)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelOption(.socketOption(.tcp_nodelay), value: 1)
             .childChannelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture {
-                    if self.isClosed { throw ChannelError.alreadyClosed }
-                    self.inbound[ObjectIdentifier(channel)] = channel
-                    if self.isPaused { _ = channel.setOption(.autoRead, value: false) }
-                    try channel.pipeline.syncOperations.addHandler(PeerReceiver(transport: self))
-                }
+                self.adopt(channel, through: acceptor)
             }
             .bind(host: host, port: port)
             .map { channel in
                 self.listeners.append(channel)
                 return channel
             }
+    }
+
+    /// Hears a new connection from a peer; behind `acceptor`, once its handshake is over.
+    func adopt(_ channel: any Channel, through acceptor: TLSAcceptor? = nil) -> EventLoopFuture<Void> {
+        if isClosed { return loop.makeFailedFuture(ChannelError.alreadyClosed) }
+        inbound[ObjectIdentifier(channel)] = channel
+        if isPaused { _ = channel.setOption(.autoRead, value: false) }
+        guard let acceptor else {
+            return loop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(PeerReceiver(transport: self)) }
+        }
+        // It may end before it is let in.
+        channel.closeFuture.whenComplete { _ in self.closed(channel, from: nil) }
+        return acceptor.accept(channel) { channel, _ in try channel.pipeline.syncOperations.addHandler(PeerReceiver(transport: self)) }
     }
 
     /// Connects to whoever is new, anew to whoever moved, and leaves whoever is not named any more.
@@ -163,7 +179,7 @@ final class PeerTransport: @unchecked Sendable {
         for link in peers { link.dropHeld() }
         for channel in Array(inbound.values) + peers.compactMap(\.channel) {
             if abruptly { resetOnClose(channel) }
-            closes.append(channel.close())
+            closes.append(abruptly ? closeTransport(channel) : channel.close())
         }
         listeners = []
         peers = []
@@ -226,6 +242,11 @@ final class PeerTransport: @unchecked Sendable {
         post([.peerGone(peer)])
     }
     fileprivate var mayConnect: Bool { !isClosed }
+    /// A peer that cannot be reached for want of the right certificate stays so until somebody reads of it.
+    fileprivate func noteTLS(_ address: PeerAddress?, _ reason: String) {
+        let url = address.map { " \($0.id) at \(NodeURL(scheme: "https", host: $0.host, port: $0.port))" } ?? ""
+        rejections.note("no TLS connection to peer\(url)", remote: nil, reason)
+    }
     fileprivate func makeIntake(_ channel: any Channel, from peer: MemberID) -> SnapshotIntake { intake(channel, peer) }
 }
 
@@ -282,18 +303,9 @@ private final class PeerLink {
         // Held until the attempt has ended and the connection is closed: both may come after the node's own end.
         let transport = transport
         let this = UncheckedBox(self)
-        let bootstrap = ClientBootstrap(group: transport.loop)
-            .channelOption(.socketOption(.tcp_nodelay), value: 1)
-            .connectTimeout(PeerTransport.connectTimeout)
-            .channelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHandler(PeerSender(transport, peer: this.value.address.id) { withExtendedLifetime(transport) { this.value.disconnected() } })
-                }
-            }
-        // A literal address needs no resolver's thread in between.
-        let literal = try? SocketAddress(ipAddress: address.host, port: address.port)
-        (literal.map { bootstrap.connect(to: $0) } ?? bootstrap.connect(host: address.host, port: address.port))
-            .whenComplete { result in withExtendedLifetime(transport) { this.value.connected(result) } }
+        transport.dialer.connect(host: address.host, port: address.port, isTLS: address.isTLS, on: transport.loop, timeout: PeerTransport.connectTimeout) { channel in
+            try channel.pipeline.syncOperations.addHandler(PeerSender(transport, peer: this.value.address.id) { withExtendedLifetime(transport) { this.value.disconnected() } })
+        }.whenComplete { result in withExtendedLifetime(transport) { this.value.connected(result) } }
     }
 
     private func connected(_ result: Result<any Channel, any Error>) {
@@ -310,6 +322,7 @@ private final class PeerLink {
             if !waiting.bytes.isEmpty { counters.sendFailures.add(1, ordering: .relaxed) }
             waiting.bytes.removeAll()
             if wasSeen && incoming == 0 && PeerLink.isRefusal(error) { transport.gone(address.id) }
+            if error is TLSFault || error is NodeError { transport.noteTLS(address, "\(error)") }
             retryLater()
         }
     }
@@ -504,7 +517,12 @@ private final class PeerSender: ChannelInboundHandler {
         if !events.isEmpty { transport.received(events) }
     }
     func channelInactive(context: ChannelHandlerContext) { closed() }
-    func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        // With TLS 1.3 the other side's verdict on our certificate comes after the handshake.
+        if case NIOSSLError.handshakeFailed = error {
+        } else if let error = error as? BoringSSLError { transport.noteTLS(transport.address(of: peer), TLSFault(error, side: .peer, accepting: false).description) }
+        context.close(promise: nil)
+    }
 }
 
 /// Reads an incoming connection.
@@ -526,6 +544,10 @@ private final class PeerReceiver: ChannelInboundHandler {
         let bytes = unwrapInboundIn(data)
         if isFirst {
             isFirst = false
+            if !isSecured(context), beginsAsTLS(bytes) {
+                transport.rejections.note("rejected connection on peer endpoint", remote: context.remoteAddress, "TLS to a plaintext port: the URL must begin with http://")
+                return context.close(promise: nil)
+            }
             if PeerHTTPAnswer.isHTTP(bytes) { http = PeerHTTPAnswer() }
         }
         if http != nil {
@@ -567,6 +589,8 @@ private final class PeerReceiver: ChannelInboundHandler {
         }
         if !events.isEmpty { transport.received(events) }
     }
+
+    private func isSecured(_ context: ChannelHandlerContext) -> Bool { (try? context.pipeline.syncOperations.context(handlerType: TLSGate.self)) != nil }
 
     func channelInactive(context: ChannelHandlerContext) {
         intake?.abandon()

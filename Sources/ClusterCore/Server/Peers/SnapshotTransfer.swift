@@ -25,19 +25,21 @@ final class SnapshotSender: @unchecked Sendable {
     private let links: any LinkPolicy
     private let metrics: NodeMetrics
     private let logger: Logger
+    private let dialer: PeerDialer
     private let finished: @Sendable (MemberID, Bool) -> Void
     private let generator: NIOLockedValueBox<SeededGenerator>
     /// nil: the node ends.
     private let streams = NIOLockedValueBox<[any Channel]?>([])
 
     init(identity: NodeIdentity, loop: any EventLoop, links: any LinkPolicy, generator: SeededGenerator, metrics: NodeMetrics, logger: Logger,
-         finished: @escaping @Sendable (MemberID, Bool) -> Void) {
+         dialer: PeerDialer = PeerDialer(), finished: @escaping @Sendable (MemberID, Bool) -> Void) {
         self.identity = identity
         self.loop = loop
         self.links = links
         self.generator = NIOLockedValueBox(generator)
         self.metrics = metrics
         self.logger = logger
+        self.dialer = dialer
         self.finished = finished
     }
 
@@ -75,16 +77,19 @@ final class SnapshotSender: @unchecked Sendable {
         defer { reader.release() }
         var cutter = try SnapshotCutter(reader)
         let answer = loop.makePromise(of: Void.self)
-        let channel = try ClientBootstrap(group: loop)
-            .connectTimeout(.seconds(2))
-            .channelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture {
-                    // A peer that stands still must not hold the leader's only stream to it for ever.
-                    try channel.pipeline.syncOperations.addHandler(IdleStateHandler(allTimeout: SnapshotSender.stallTimeout))
-                    try channel.pipeline.syncOperations.addHandler(SnapshotAnswer(answer))
-                }
-            }
-            .connect(host: peer.host, port: peer.port).wait()
+        // Whatever becomes of the connection, somebody has to have asked.
+        answer.futureResult.whenFailure { _ in }
+        let channel: any Channel
+        do {
+            channel = try dialer.connect(host: peer.host, port: peer.port, isTLS: peer.isTLS, on: loop, timeout: .seconds(2)) { channel in
+                // A peer that stands still must not hold the leader's only stream to it for ever.
+                try channel.pipeline.syncOperations.addHandler(IdleStateHandler(allTimeout: SnapshotSender.stallTimeout))
+                try channel.pipeline.syncOperations.addHandler(SnapshotAnswer(answer))
+            }.wait()
+        } catch {
+            answer.fail(error)
+            throw error
+        }
         streams.withLockedValue { $0?.append(channel) }
         defer {
             streams.withLockedValue { $0?.removeAll { $0 === channel } }
@@ -160,7 +165,7 @@ private final class SnapshotAnswer: ChannelInboundHandler {
         } catch { end(.failure(error)) }
     }
     func channelInactive(context: ChannelHandlerContext) { end(.failure(SnapshotSender.Refused(description: "the peer closed the connection"))) }
-    func errorCaught(context: ChannelHandlerContext, error: any Error) { end(.failure(error)) }
+    func errorCaught(context: ChannelHandlerContext, error: any Error) { end(.failure(TLSFault.ofPeer(error))) }
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         guard event is IdleStateHandler.IdleStateEvent else { return context.fireUserInboundEventTriggered(event) }
         end(.failure(SnapshotSender.Refused(description: "the peer stands still")))
@@ -186,20 +191,20 @@ final class SnapshotIntake: @unchecked Sendable {
     private let channel: any Channel
     private let identity: NodeIdentity
     private let peer: MemberID
-    private let backendThread: BackendThread
+    private let onBackendThread: (@escaping @Sendable () -> Void) -> Void
     private let makeBackend: @Sendable () throws -> (backend: any Backend, discard: @Sendable () -> Void)
     private let completed: (Received, _ answer: @escaping (Bool) -> Void) -> Void
     private let logger: Logger
     private var file: (assembly: SnapshotAssembly, discard: @Sendable () -> Void)?
     private var isAbandoned = false
 
-    init(channel: any Channel, identity: NodeIdentity, peer: MemberID, backendThread: BackendThread, logger: Logger,
+    init(channel: any Channel, identity: NodeIdentity, peer: MemberID, onBackendThread: @escaping (@escaping @Sendable () -> Void) -> Void, logger: Logger,
          makeBackend: @escaping @Sendable () throws -> (backend: any Backend, discard: @Sendable () -> Void),
          completed: @escaping (Received, _ answer: @escaping (Bool) -> Void) -> Void) {
         self.channel = channel
         self.identity = identity
         self.peer = peer
-        self.backendThread = backendThread
+        self.onBackendThread = onBackendThread
         self.logger = logger
         self.makeBackend = makeBackend
         self.completed = completed
@@ -208,7 +213,7 @@ final class SnapshotIntake: @unchecked Sendable {
     func take(_ kind: SnapshotPiece.Kind, _ payload: UnsafeRawBufferPointer) {
         let bytes = [UInt8](payload)
         _ = channel.setOption(.autoRead, value: false)
-        backendThread.submit(.run { [self] in
+        onBackendThread { [self] in
             do {
                 if try write(SnapshotPiece(kind: kind, payload: bytes)) { return }
                 channel.eventLoop.execute { [self] in _ = channel.setOption(.autoRead, value: true) }
@@ -218,7 +223,7 @@ final class SnapshotIntake: @unchecked Sendable {
                 file = nil
                 channel.close(promise: nil)
             }
-        })
+        }
     }
 
     /// - Returns: whether that was the last piece.
@@ -247,9 +252,9 @@ final class SnapshotIntake: @unchecked Sendable {
 
     /// The connection is gone: what was received so far is useless.
     func abandon() {
-        backendThread.submit(.run { [self] in
+        onBackendThread { [self] in
             file?.discard()
             file = nil
-        })
+        }
     }
 }

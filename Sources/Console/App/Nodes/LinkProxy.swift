@@ -1,3 +1,4 @@
+import Base
 import DequeModule
 import NIOCore
 import NIOPosix
@@ -227,7 +228,7 @@ private final class ProxiedConnection: @unchecked Sendable {
             }
             for line in lines.dropFirst() {
                 guard let colon = line.firstIndex(of: ":"), line[..<colon].lowercased() == "x-server-from" else { continue }
-                from = UInt64(line[line.index(after: colon)...].drop { $0 == " " }, radix: 16)
+                from = Hexadecimal.number(line[line.index(after: colon)...].utf8.drop { $0 == UInt8(ascii: " ") })
             }
         }
     }

@@ -1,3 +1,4 @@
+import Base
 import Dispatch
 import Logging
 import Synchronization
@@ -96,7 +97,7 @@ struct NodeLogReader: Sendable {
     private func named(_ text: String) -> String {
         var result = "", word = ""
         func finish() {
-            if word.utf8.count >= 12, let id = UInt64(word, radix: 16), let name = names[id] { result += name } else { result += word }
+            if word.utf8.count >= 12, let id = Hexadecimal.number(word.utf8), let name = names[id] { result += name } else { result += word }
             word = ""
         }
         for character in text {
@@ -236,10 +237,10 @@ enum FlatJSON {
                     case UInt8(ascii: "n"), UInt8(ascii: "r"), UInt8(ascii: "t"): result.append(32)
                     case UInt8(ascii: "b"), UInt8(ascii: "f"): break
                     case UInt8(ascii: "u"):
-                        guard at + 4 <= bytes.count, let code = UInt32(String(decoding: bytes[at..<at + 4], as: UTF8.self), radix: 16) else { return nil }
+                        guard at + 4 <= bytes.count, let code = Hexadecimal.number(bytes[at..<at + 4]) else { return nil }
                         at += 4
                         // Halves of a pair do not occur in what nodes write.
-                        if code >= 32, let scalar = Unicode.Scalar(code) { result += Array(String(Character(scalar)).utf8) }
+                        if code >= 32, let scalar = Unicode.Scalar(UInt32(code)) { result += Array(String(Character(scalar)).utf8) }
                     default: result.append(escaped)
                     }
                 default: result.append(next)

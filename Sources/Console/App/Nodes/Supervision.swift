@@ -34,20 +34,37 @@ enum Supervision {
     /// Reads orders on a thread of its own for as long as the process lives, and ends the process with its input.
     static func obey(_ handle: @escaping @Sendable (Order) -> Void) {
         Thread.detachNewThread {
-            var rest: [UInt8] = []
+            var reader = OrderReader()
             var buffer = [UInt8](repeating: 0, count: 16 << 10)
             while true {
                 let n = read(STDIN_FILENO, &buffer, buffer.count)
                 if n < 0, errno == EINTR { continue }
                 // Nothing is flushed and nothing announced: for the node it is as if it had been killed.
                 guard n > 0 else { _exit(137) }
-                rest += buffer[..<n]
-                while let end = rest.firstIndex(of: 10) {
-                    // An order of another version that this one does not understand changes nothing.
-                    if let order = try? JSONDecoder().decode(Order.self, from: Data(rest[..<end])) { handle(order) }
-                    rest.removeSubrange(...end)
-                }
+                for order in reader.take(buffer[..<n]) { handle(order) }
             }
+        }
+    }
+
+    /// Cuts standard input into orders.
+    struct OrderReader {
+        /// The plan of fifty nodes with a fault on every link takes half of it.
+        static let maxBytes = 1 << 20
+        private var line: [UInt8] = []
+        private var isTooLong = false
+
+        /// The orders that these bytes complete. One that is too long, or of another version that this one does not understand, changes nothing.
+        mutating func take(_ bytes: some Collection<UInt8>) -> [Order] {
+            var orders: [Order] = []
+            for part in bytes.split(separator: 10, omittingEmptySubsequences: false).enumerated() {
+                if part.offset > 0 {
+                    if !isTooLong, let order = try? JSONDecoder().decode(Order.self, from: Data(line)) { orders.append(order) }
+                    (line, isTooLong) = ([], false)
+                }
+                if line.count + part.element.count > OrderReader.maxBytes { (line, isTooLong) = ([], true) }
+                if !isTooLong { line += part.element }
+            }
+            return orders
         }
     }
 }

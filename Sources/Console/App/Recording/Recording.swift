@@ -12,13 +12,20 @@ struct Recording: Sendable {
     /// - Throws: `CommandFailure`, one line: not there, not a recording, of a later version, damaged.
     init(path: String) throws {
         let full = Paths.expanded(path)
-        self.path = full
+        let data: Data
         do {
             data = try Data(contentsOf: URL(fileURLWithPath: full), options: .alwaysMapped)
         } catch {
             let reason = access(full, R_OK) == 0 ? "cannot be read" : String(cString: strerror(errno)).lowercased()
             throw CommandFailure(description: "\(path): \(reason)")
         }
+        try self.init(data, path: full)
+    }
+
+    /// - Parameter path: where `data` are from, for messages.
+    init(_ data: Data, path: String) throws {
+        self.path = path
+        self.data = data
         let foreign = CommandFailure(description: "\(path): not a recording of quarterdeck")
         guard data.first == UInt8(ascii: "{") else { throw foreign }
         var lines: [Range<Int>] = []
@@ -40,7 +47,10 @@ struct Recording: Sendable {
             throw CommandFailure(description: "\(path): recorded by a later version of quarterdeck (format \(probe.version))")
         }
         do {
-            header = try JSONDecoder().decode(RecordingHeader.self, from: data[first])
+            var header = try JSONDecoder().decode(RecordingHeader.self, from: data[first])
+            header.start = header.start.bounded
+            header.cluster = header.cluster.bounded
+            self.header = header
         } catch {
             throw CommandFailure(description: "\(path): damaged in line 1")
         }
@@ -74,7 +84,7 @@ struct Recording: Sendable {
     var end: Moment {
         struct Time: Decodable { var t: Int64 }
         for line in lines.reversed() {
-            if let time = try? JSONDecoder().decode(Time.self, from: data[line]) { return Moment(milliseconds: max(time.t, header.start.milliseconds)) }
+            if let time = try? JSONDecoder().decode(Time.self, from: data[line]) { return max(Moment(milliseconds: time.t).bounded, header.start) }
         }
         return header.start
     }

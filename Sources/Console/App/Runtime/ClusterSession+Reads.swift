@@ -66,7 +66,8 @@ extension ClusterSession {
                     next = kv.key + [0]
                 }
             }
-            if !result.more && page.entries.count < request.limit {
+            // (A server that has more and gives nothing would be asked for ever.)
+            if !result.more || result.kvs.isEmpty, page.entries.count < request.limit {
                 page.isComplete = true
                 break
             }
@@ -99,6 +100,7 @@ extension ClusterSession {
             query.order = .descending
             let result = try await client.range(query)
             if page.revision == 0 { page.revision = result.header.revision.rawValue }
+            let before = page.entries.count
             var skipped = false
             for kv in result.kvs where page.entries.count < request.limit {
                 if let end, !(KeyBytes(kv.key) < KeyBytes(end)) { continue }
@@ -112,7 +114,7 @@ extension ClusterSession {
                 }
             }
             if page.entries.count >= request.limit { break }
-            if !result.more, !skipped || result.kvs.isEmpty {
+            if !result.more && !skipped || page.entries.count == before || result.kvs.isEmpty {
                 guard narrow == low else {
                     end = narrow
                     continue
@@ -227,7 +229,7 @@ extension ClusterSession {
                     isComplete = true
                     break
                 }
-                next = found.modRevision.rawValue - 1
+                next = max(0, found.modRevision.rawValue) - 1
             }
             mailbox.post(.history(id, key: key, versions: versions, isComplete: isComplete, compactRevision: compacted, failure: nil))
         } catch is CancellationError {
@@ -239,7 +241,7 @@ extension ClusterSession {
 
     func loadLease(_ id: UInt64) async {
         guard let info = try? await client.lease(LeaseID(Int64(bitPattern: id))) else { return } // the next look at the key asks again
-        mailbox.post(.lease(LeaseState(id: id, grantedSeconds: info.grantedSeconds, leftSeconds: info.remainingSeconds, sampledAt: Clock.now())))
+        mailbox.post(.lease(LeaseState(id: id, grantedSeconds: info.grantedSeconds, leftSeconds: info.remainingSeconds.clamped(to: -1...Int64(Bounds.count.upperBound)), sampledAt: Clock.now())))
     }
 
     // MARK: Many keys

@@ -64,16 +64,16 @@ enum MetricsProbe {
         init(_ text: String) {
             var buckets: [(upTo: Double, count: Double)] = []
             for line in text.split(separator: "\n") where !line.hasPrefix("#") {
-                guard let blank = line.lastIndex(of: " "), let value = Double(line[line.index(after: blank)...]) else { continue }
+                guard let blank = line.lastIndex(of: " "), let value = Double(line[line.index(after: blank)...]), value.isFinite else { continue }
                 let name = line[..<blank]
                 if name.hasPrefix("etcd_disk_wal_fsync_duration_seconds_bucket{le=\"") {
                     let bound = name.split(separator: "\"").dropFirst().first ?? ""
-                    buckets.append((bound == "+Inf" ? .infinity : Double(bound) ?? .infinity, value))
+                    buckets.append((Double(bound).flatMap { $0.isNaN ? nil : $0 } ?? .infinity, value))
                 } else if name == "process_start_time_seconds" {
-                    startedAt = Moment(milliseconds: Int64(value * 1_000))
+                    startedAt = Moment(milliseconds: Int64(Bounds.count(value)) * 1_000 + Int64(value.truncatingRemainder(dividingBy: 1) * 1_000)).bounded
                 }
             }
-            fsyncP99Microseconds = Metrics.percentile(0.99, buckets).map { Int($0 * 1e6) }
+            fsyncP99Microseconds = Metrics.percentile(0.99, buckets).map { Bounds.count($0 * 1e6) }
         }
 
         /// Of a cumulative histogram, interpolated inside the bucket as Prometheus does. nil when nothing was counted.

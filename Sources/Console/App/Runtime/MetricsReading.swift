@@ -9,9 +9,13 @@ struct MetricsReading: Sendable {
         var counts: [Double] = []
         var sum = 0.0
 
+        /// Prometheus' own histograms have a dozen or two.
+        private static let maxBounds = 256
+
         fileprivate mutating func add(upTo bound: Double, _ count: Double) {
             // Several series of one histogram (a peer each) add up.
             if let index = bounds.firstIndex(of: bound) { counts[index] += count; return }
+            guard bounds.count < Cumulative.maxBounds else { return }
             let index = bounds.firstIndex { $0 > bound } ?? bounds.count
             bounds.insert(bound, at: index)
             counts.insert(count, at: index)
@@ -34,7 +38,7 @@ struct MetricsReading: Sendable {
         for line in text.split(whereSeparator: \.isNewline) {
             // Most lines are none of ours.
             guard line.utf8.first == UInt8(ascii: "e") || line.utf8.first == UInt8(ascii: "p"), let blank = line.utf8.lastIndex(of: UInt8(ascii: " ")),
-                  let value = Double(line[line.index(after: blank)...]) else { continue }
+                  let value = Double(line[line.index(after: blank)...]), value.isFinite else { continue }
             let series = line[..<blank]
             let nameEnd = series.utf8.firstIndex(of: UInt8(ascii: "{")) ?? series.endIndex
             let name = series[..<nameEnd]
@@ -60,20 +64,21 @@ struct MetricsReading: Sendable {
     private static func bound(_ series: Substring) -> Double {
         guard let label = series.range(of: "le=\"") else { return .infinity }
         let text = series[label.upperBound...].prefix { $0 != "\"" }
-        return text == "+Inf" ? .infinity : Double(text) ?? .infinity
+        // (A bound that is no number would have no place among the others.)
+        return Double(text).flatMap { $0.isNaN ? nil : $0 } ?? .infinity
     }
 
     /// What happened since `before`. A process that has started anew counts from zero again: then everything it counted is new.
     func since(_ before: MetricsReading, node: UInt64, at now: Moment, spanMilliseconds: Int64) -> MetricsSample {
         let isRestarted = startedAt != before.startedAt || walFsync.counts.last ?? 0 < before.walFsync.counts.last ?? 0
-        func grown(_ value: Double, _ old: Double) -> Int { Int(isRestarted ? value : max(0, value - old)) }
+        func grown(_ value: Double, _ old: Double) -> Int { Bounds.count(isRestarted ? value : value - old) }
         return MetricsSample(
             node: node, at: now, spanMilliseconds: spanMilliseconds,
             walFsync: MetricsReading.difference(walFsync, isRestarted ? nil : before.walFsync),
             backendCommit: MetricsReading.difference(backendCommit, isRestarted ? nil : before.backendCommit),
             peerRoundTrip: MetricsReading.difference(peerRoundTrip, isRestarted ? nil : before.peerRoundTrip),
             // An index of the log, not a counter: it goes on where it was.
-            proposalsCommitted: Int(max(0, proposalsCommitted - before.proposalsCommitted)), proposalsPending: Int(max(0, proposalsPending)),
+            proposalsCommitted: Bounds.count(proposalsCommitted - before.proposalsCommitted), proposalsPending: Bounds.count(proposalsPending),
             proposalsFailed: grown(proposalsFailed, before.proposalsFailed), slowApplies: grown(slowApplies, before.slowApplies),
             leaderChanges: grown(leaderChanges, before.leaderChanges))
     }
@@ -82,15 +87,17 @@ struct MetricsReading: Sendable {
     static func difference(_ now: Cumulative, _ before: Cumulative?) -> LatencyHistogram? {
         let finite = now.bounds.filter(\.isFinite)
         guard !finite.isEmpty else { return nil }
-        var result = LatencyHistogram(boundsMicroseconds: finite.map { Int(($0 * 1e6).rounded()) })
+        var result = LatencyHistogram(boundsMicroseconds: finite.map { Bounds.count(($0 * 1e6).rounded()) })
         var below = 0.0, belowBefore = 0.0
         for (index, bound) in now.bounds.enumerated() {
             // A series that is new (a peer that was added) counts from zero.
             let old = before.flatMap { before in before.bounds.firstIndex(of: bound).map { before.counts[$0] } } ?? 0
-            result.counts[min(index, finite.count)] += max(0, Int((now.counts[index] - below) - (old - belowBefore)))
+            let count = Bounds.count((now.counts[index] - below) - (old - belowBefore))
+            result.counts[min(index, finite.count)] = min(result.counts[min(index, finite.count)] + count, Bounds.count.upperBound)
             (below, belowBefore) = (now.counts[index], old)
         }
-        result.sumMicroseconds = max(0, Int64(((now.sum - (before?.sum ?? 0)) * 1e6).rounded()))
-        return result
+        result.sumMicroseconds = Int64(Bounds.count(((now.sum - (before?.sum ?? 0)) * 1e6).rounded()))
+        // Bounds that are no bounds count nothing.
+        return result.bounded
     }
 }

@@ -135,13 +135,14 @@ struct ClockCorrection {
     /// Microseconds to add to the wall times of an update that was sent at `time`.
     mutating func correction(of time: ObservedTime, receivedMicroseconds received: Int64) -> Int64 {
         let monotonic = time.monotonicNanoseconds / 1_000
+        let wall = time.wallMicroseconds.clamped(to: Bounds.microseconds)
         offsets.removeAll { received - $0.at > ClockCorrection.spanMicroseconds }
         offsets.append((received, received - monotonic))
-        let difference = received - time.wallMicroseconds
+        let difference = received - wall
         guard abs(difference) > ClockCorrection.toleranceMicroseconds else { return 0 }
         if offsets.count < 3, difference > 0, difference < ClockCorrection.latenessMicroseconds { return 0 }
         // Late, or from a clock that is wrong: the monotonic clock tells which.
-        let error = monotonic + offsets.lazy.map(\.offset).min()! - time.wallMicroseconds
+        let error = monotonic + offsets.lazy.map(\.offset).min()! - wall
         return abs(error) > ClockCorrection.toleranceMicroseconds ? error : 0
     }
 }
@@ -189,18 +190,18 @@ extension RaftEvent {
         case .diskStuck(let after): kind = .diskStuck(afterMicroseconds: after.nanoseconds / 1_000)
         case .diskRecovered(let after): kind = .diskRecovered(afterMicroseconds: after.nanoseconds / 1_000)
         }
-        self.init(node: node, atMicroseconds: event.time.wallMicroseconds + correction, term: event.term.rawValue, kind: kind)
+        self = RaftEvent(node: node, atMicroseconds: event.time.wallMicroseconds.clamped(to: Bounds.microseconds) + correction, term: event.term.rawValue, kind: kind).bounded
     }
 }
 
 extension NodeSample {
     init(_ state: ObservedState, node: UInt64, correction: Int64) {
-        self.init(node: node, atMicroseconds: state.time.wallMicroseconds + correction, role: MemberState.Role(state.role), term: state.term.rawValue,
+        self = NodeSample(node: node, atMicroseconds: state.time.wallMicroseconds.clamped(to: Bounds.microseconds) + correction, role: MemberState.Role(state.role), term: state.term.rawValue,
                   vote: state.vote.rawValue, leader: state.leader.rawValue, commit: state.commit.rawValue, applied: state.applied.rawValue,
                   lastIndex: state.last.rawValue, durable: state.durable.rawValue, timerLeftMicroseconds: state.timerLeft.map { $0.nanoseconds / 1_000 },
                   timerLengthMicroseconds: state.timerLength.map { $0.nanoseconds / 1_000 }, uncommittedBytes: state.uncommittedBytes,
                   unapplied: state.unappliedEntries, diskQueue: state.diskQueue, pendingRequests: state.pendingRequests,
-                  peers: state.peers.map(Peer.init), stages: state.stages.map(StageLatency.init))
+                  peers: state.peers.map(Peer.init), stages: state.stages.map(StageLatency.init)).bounded
     }
 
     /// Both, by stage.
@@ -238,8 +239,11 @@ extension StageLatency {
         }
         // The buckets of the service are those of `fineBounds`.
         var histogram = LatencyHistogram()
-        for (bucket, count) in latency.buckets { histogram.counts[min(max(0, bucket), histogram.counts.count - 1)] += count }
+        for (bucket, count) in latency.buckets {
+            let place = min(max(0, bucket), histogram.counts.count - 1)
+            histogram.counts[place] = (histogram.counts[place] + count.clamped(to: Bounds.count)).clamped(to: Bounds.count)
+        }
         histogram.sumMicroseconds = latency.sumMicroseconds
-        self.init(stage: stage, histogram: histogram)
+        self.init(stage: stage, histogram: histogram.bounded)
     }
 }

@@ -19,9 +19,14 @@ struct ScenarioParser {
     /// - Parameter file: its path as messages show it; the scenario's name is the last part without `.yaml`.
     static func parse(_ text: String, file: String) throws(ScenarioFailure) -> Scenario {
         var parser = ScenarioParser(file: file)
-        let root: Node?
+        let root: Node
         do {
-            root = try Yams.compose(yaml: text)
+            guard let composed = try YAMLFile.compose(text) else { throw ScenarioFailure(description: "\(file): empty") }
+            root = composed
+        } catch let failure as ScenarioFailure {
+            throw failure
+        } catch let fault as YAMLFile.Fault {
+            throw parser.failure(fault.line, fault.description)
         } catch let YamlError.scanner(_, problem, mark, _), let YamlError.parser(_, problem, mark, _), let YamlError.composer(_, problem, mark, _) {
             throw parser.failure(mark.line, "not valid YAML: \(problem)")
         } catch let YamlError.duplicatedKeysInMapping(duplicates, context) {
@@ -29,7 +34,6 @@ struct ScenarioParser {
         } catch {
             throw ScenarioFailure(description: "\(file): not valid YAML: \(String(describing: error).split(separator: "\n").first ?? "")")
         }
-        guard let root else { throw ScenarioFailure(description: "\(file): empty") }
         return try parser.scenario(root)
     }
 
@@ -84,7 +88,7 @@ struct ScenarioParser {
         return milliseconds
     }
 
-    private static func milliseconds(_ text: String) -> Int64? { GoDuration(argument: text).map { ($0.nanoseconds + 500_000) / 1_000_000 } }
+    private static func milliseconds(_ text: String) -> Int64? { GoDuration(argument: text).map { $0.nanoseconds / 1_000_000 + ($0.nanoseconds % 1_000_000 >= 500_000 ? 1 : 0) } }
 
     // MARK: The file
 
@@ -134,9 +138,13 @@ struct ScenarioParser {
 
     // MARK: Steps
 
+    /// Repeats within repeats: more is no experiment that anybody would follow.
+    private static let maxDepth = 8
+
     private mutating func steps(_ node: Node, _ place: String) throws(ScenarioFailure) -> [Scenario.Step] {
         guard case .sequence(let sequence) = node else { throw failure(node, "steps: not a list") }
         guard !sequence.isEmpty else { throw failure(node, "steps: empty") }
+        guard place.count(where: { $0 == "." }) < ScenarioParser.maxDepth else { throw failure(node, "steps: nested too deeply") }
         var steps: [Scenario.Step] = []
         for (index, node) in sequence.enumerated() { steps.append(try step(node, "step \(place)\(index + 1)")) }
         return steps
