@@ -78,7 +78,7 @@ extension Integration {
              stream("/v3/watch", #"{"create_request":{"key":"Zm9v"}} garbage"#, lines: 1), stream("/v3/watch", #"{"create_request":{"key":"Zm9v","start_revision":1}}"#, lines: 2),
              stream("/v3/watch", #"{"create_request":{"key":"Zm9v","filters":["NOPUT",1]}}{"cancel_request":{"watch_id":0}}"#, lines: 2)],
             post("/v3/watch", "garbage", #"{"create_request":5}"#, #"{"create_request":{"key":"Zm9v","filters":["NOPUT","NOPE"]}}"#),
-            [Request(path: "/v3/watch", body: "", headers: ["Grpc-Timeout: 300m"]),
+            [
              Request(path: "/v3/watch", body: #"{"cancel_request":{"watch_id":5}}"#, headers: ["Grpc-Timeout: 300m"]), Request(path: "/v3/watch", body: #"{"create_request":{"key":"Zm9v"}}"#, headers: ["Grpc-Timeout: 1n"])],
         ] as [[Request]]).flatMap { $0 }
 

@@ -191,10 +191,10 @@ public final class Node: @unchecked Sendable {
                 } catch let error as NodeError { throw error } catch { throw listenError(url, error) }
             }
             let clients = listeners
-            for url in configuration.listenMetricsURLs {
+            for (url, tls) in tls.metrics {
                 do {
-                    listeners.append(try await ClientListener.start(port: driver, group: environment.clientGroup, host: url.host, tcpPort: url.port, surface: .metrics,
-                                                                    counting: clients, logger: logger))
+                    listeners.append(try await ClientListener.start(port: driver, group: environment.clientGroup, host: url.host, tcpPort: url.port, tls: tls,
+                                                                    surface: .metrics, counting: clients, logger: logger))
                 } catch { throw listenError(url, error) }
             }
         } catch {

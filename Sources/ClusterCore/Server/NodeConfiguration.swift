@@ -156,12 +156,9 @@ public struct NodeConfiguration: Sendable {
                 + "--heartbeat-interval (\(options.raft.heartbeatInterval.milliseconds) ms)")
         }
         guard options.raft.electionTimeout <= .seconds(50) else { throw .configuration("--election-timeout must be at most 50000 ms") }
-        for url in listenMetricsURLs where url.scheme != "http" {
-            throw .configuration("cannot listen on \(url): metrics are served without TLS only, use http")
-        }
         guard options.maxTxnOps > 0 else { throw .configuration("--max-txn-ops must be above 0") }
         guard options.maxRequestBytes > 0 else { throw .configuration("--max-request-bytes must be above 0") }
-        try tls.validate(clientURLs: listenClientURLs, peerURLs: listenPeerURLs)
+        try tls.validate(clientURLs: listenClientURLs + listenMetricsURLs, peerURLs: listenPeerURLs)
     }
 }
 

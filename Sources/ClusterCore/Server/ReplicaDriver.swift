@@ -360,7 +360,10 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
             publishesAtOnce = true
             logger.info("membership changed", metadata: ["members": "\(membership.members.map { "\($0.id) \($0.name)" })"])
         case .authSwitched(let isEnabled): logger.notice("authentication \(isEnabled ? "enabled" : "disabled")")
-        case .alarmsChanged(let alarms): logger.warning("alarms changed", metadata: ["alarms": "\(alarms)"])
+        case .alarmsChanged(let alarms):
+            // `/health` goes by it.
+            publishesAtOnce = true
+            logger.warning("alarms changed", metadata: ["alarms": "\(alarms)"])
         case .compacted(let revision): logger.info("compacted", metadata: ["revision": "\(revision.rawValue)"])
         case .leaseExpired(let lease, let keys): logger.debug("lease expired", metadata: ["lease": "\(String(lease.rawValue, radix: 16))", "keys": "\(keys)"])
         case .snapshotSent(let peer, let succeeded):

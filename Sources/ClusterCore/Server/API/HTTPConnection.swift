@@ -284,7 +284,11 @@ final class HTTPConnection: ChannelInboundHandler {
     private func write(_ bytes: [UInt8], flush: Bool) {
         guard let context, let head, head.method != .HEAD else { return }
         let part = wrapOutboundOut(.body(.byteBuffer(ByteBuffer(bytes: bytes))))
-        if flush { context.writeAndFlush(part, promise: nil) } else { context.write(part, promise: nil) }
+        // Until the socket has taken it, it has its share of the room that all clients' answers have.
+        let promise = context.eventLoop.makePromise(of: Void.self)
+        loop.answersChanged(by: bytes.count)
+        promise.futureResult.whenComplete { [loop] _ in loop.answersChanged(by: -bytes.count) }
+        if flush { context.writeAndFlush(part, promise: promise) } else { context.write(part, promise: promise) }
     }
 
     /// The answer is complete: the next request may come, or the connection closes.

@@ -4,6 +4,8 @@ import Logging
 struct NodePorts: Sendable {
     typealias Port = (url: NodeURL, tls: TLSPort?)
     var clients: [Port]
+    /// For metrics alone; https:// with the clients' certificate.
+    var metrics: [Port]
     var peers: [Port]
     var dialer: PeerDialer
 
@@ -47,7 +49,8 @@ struct NodePorts: Sendable {
         let peer = try material(.peer, configuration.tls.peer, configuration.listenPeerURLs)
         clients = NodePorts.ports(configuration.listenClientURLs, client)
         peers = NodePorts.ports(configuration.listenPeerURLs, peer)
-        if clients.contains(where: { $0.tls != nil }) { try client.load() }
+        metrics = NodePorts.ports(configuration.listenMetricsURLs, client)
+        if (clients + metrics).contains(where: { $0.tls != nil }) { try client.load() }
         // A member may also come to need it later, when one with https:// joins: its files are read then.
         let dialsTLS = configuration.initialCluster.contains { $0.url.scheme == "https" }
         if dialsTLS || peers.contains(where: { $0.tls != nil }) { try peer.load() }
