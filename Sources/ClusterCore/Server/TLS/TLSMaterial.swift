@@ -177,7 +177,8 @@ final class TLSMaterial: Sendable {
     private func context(_ configuration: TLSConfiguration, _ certificate: String, _ key: String, _ certificateFlag: String, _ keyFlag: String) throws(NodeError) -> NIOSSLContext {
         do { return try NIOSSLContext(configuration: configuration) } catch {
             let text = TLSFault.text(of: error)
-            if text.contains("KEY_VALUES_MISMATCH") || text.contains("KEY_TYPE_MISMATCH") {
+            // Each has been parsed already, so what cannot be loaded is the pair.
+            if text.contains("failedToLoadPrivateKey") || text.contains("MISMATCH") {
                 throw .configuration("\(side.flag(keyFlag)) \(key) is not the key of \(side.flag(certificateFlag)) \(certificate)")
             }
             throw .configuration("\(side) TLS cannot be set up: \(text)")
