@@ -243,7 +243,7 @@ extension TLSRules {
             var shown = try #require(try await material.current(on: loop).get().server)
             let clock = ContinuousClock()
             let began = clock.now
-            // For a little longer than the first check's patience, every moment is that of a renewal once.
+            // Past the end of the first check's patience.
             while clock.now - began < .nanoseconds(TLSMaterial.patience.nanoseconds + TLSMaterial.checkInterval.nanoseconds) {
                 try await Task.sleep(for: .nanoseconds(TLSMaterial.checkInterval.nanoseconds + 1_000_000))
                 _ = try authority.issue("one")
