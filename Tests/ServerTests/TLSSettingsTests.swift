@@ -231,6 +231,29 @@ extension TLSRules {
         }
     }
 
+    /// The patience for one check must not end the wait for the next one, which would be answered with what it was to replace.
+    @Test func whoWaitsForACheckGetsItsResult() async throws {
+        try await withDirectory { directory in
+            let authority = try TestAuthority(in: directory)
+            let pair = try authority.issue("one")
+            var options = TLSOptions()
+            (options.certificateFile, options.keyFile) = (pair.certificate, pair.key)
+            let material = TLSMaterial(side: .client, options: options, rules: try .standard, logger: Logger(label: "test"))
+            let loop = MultiThreadedEventLoopGroup.singleton.next()
+            var shown = try #require(try await material.current(on: loop).get().server)
+            let clock = ContinuousClock()
+            let began = clock.now
+            // Past the end of the first check's patience.
+            while clock.now - began < .nanoseconds(TLSMaterial.patience.nanoseconds + TLSMaterial.checkInterval.nanoseconds) {
+                try await Task.sleep(for: .nanoseconds(TLSMaterial.checkInterval.nanoseconds + 1_000_000))
+                _ = try authority.issue("one")
+                let next = try #require(try await material.current(on: loop).get().server)
+                #expect(next !== shown)
+                shown = next
+            }
+        }
+    }
+
     @Test func rejectionsAreCountedWhenThereAreTooMany() {
         let log = WrittenLog()
         let rejections = RejectionLog(Logger(label: "test", factory: { _ in log }))

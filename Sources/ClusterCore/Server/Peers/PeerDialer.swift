@@ -62,8 +62,9 @@ private final class DialHandshake: ChannelInboundHandler, RemovableChannelHandle
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        secured.fail(TLSFault(error, side: .peer, accepting: false))
+        // First to those behind: the promise's failure closes the connection, of which they would hear before its cause.
         context.fireErrorCaught(error)
+        secured.fail(TLSFault(error, side: .peer, accepting: false))
     }
 
     func channelInactive(context: ChannelHandlerContext) {

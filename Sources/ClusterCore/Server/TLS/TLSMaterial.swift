@@ -39,6 +39,8 @@ final class TLSMaterial: Sendable {
         var checkedAt = NIODeadline.uptimeNanoseconds(0)
         /// A check is under way, and these wait for it.
         var isChecking = false
+        /// Checks begun so far: tells the patience of one from that of the next.
+        var checks = 0
         var waiting: [EventLoopPromise<Contexts>] = []
     }
     private let state = NIOLockedValueBox(State())
@@ -66,26 +68,28 @@ final class TLSMaterial: Sendable {
     /// What a connection that is made now should use. Mostly there at once.
     func current(on loop: any EventLoop) -> EventLoopFuture<Contexts> {
         let promise = loop.makePromise(of: Contexts.self)
-        let begins = state.withLockedValue { state -> Bool in
+        let begun = state.withLockedValue { state -> Int? in
             if let contexts = state.contexts, NIODeadline.now() < state.checkedAt + TLSMaterial.checkInterval {
                 promise.succeed(contexts)
-                return false
+                return nil
             }
             state.waiting.append(promise)
-            defer { state.isChecking = true }
-            return !state.isChecking
+            if state.isChecking { return nil }
+            state.isChecking = true
+            state.checks += 1
+            return state.checks
         }
-        if begins {
+        if let begun {
             NIOSingletons.posixBlockingThreadPool.submit { [self] _ in check() }
             // The old ones are better than none while a disk hangs.
-            loop.scheduleTask(in: TLSMaterial.patience) { [weak self] in self?.giveUpWaiting() }
+            loop.scheduleTask(in: TLSMaterial.patience) { [weak self] in self?.giveUpWaiting(for: begun) }
         }
         return promise.futureResult
     }
 
-    private func giveUpWaiting() {
+    private func giveUpWaiting(for check: Int) {
         let (waiting, contexts) = state.withLockedValue { state -> ([EventLoopPromise<Contexts>], Contexts?) in
-            guard state.isChecking else { return ([], nil) }
+            guard state.isChecking, state.checks == check else { return ([], nil) }
             defer { state.waiting = [] }
             return (state.waiting, state.contexts)
         }
@@ -177,7 +181,8 @@ final class TLSMaterial: Sendable {
     private func context(_ configuration: TLSConfiguration, _ certificate: String, _ key: String, _ certificateFlag: String, _ keyFlag: String) throws(NodeError) -> NIOSSLContext {
         do { return try NIOSSLContext(configuration: configuration) } catch {
             let text = TLSFault.text(of: error)
-            if text.contains("KEY_VALUES_MISMATCH") || text.contains("KEY_TYPE_MISMATCH") {
+            // Each has been parsed already, so what cannot be loaded is the pair.
+            if text.contains("failedToLoadPrivateKey") || text.contains("MISMATCH") {
                 throw .configuration("\(side.flag(keyFlag)) \(key) is not the key of \(side.flag(certificateFlag)) \(certificate)")
             }
             throw .configuration("\(side) TLS cannot be set up: \(text)")
