@@ -38,7 +38,8 @@ final class ClientCore: @unchecked Sendable {
             var tls = TLSConfiguration.makeClientConfiguration()
             tls.applicationProtocols = ["h2"]
             tls.minimumTLSVersion = .tlsv12
-            // BoringSSL's own list lacks P-521, with which etcd signs the certificates of --auto-tls.
+            // BoringSSL's own lists lack P-521, with which etcd makes and signs the certificates of --auto-tls.
+            tls.curves = [.x25519, .secp256r1, .secp384r1, .secp521r1]
             tls.verifySignatureAlgorithms = [
                 .ecdsaSecp256R1Sha256, .ecdsaSecp384R1Sha384, .ecdsaSecp521R1Sha512, .ed25519, .rsaPssRsaeSha256, .rsaPssRsaeSha384, .rsaPssRsaeSha512,
                 .rsaPkcs1Sha256, .rsaPkcs1Sha384, .rsaPkcs1Sha512,

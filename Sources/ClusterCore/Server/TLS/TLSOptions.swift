@@ -120,7 +120,8 @@ struct TLSRules: Hashable, Sendable {
         configuration.minimumTLSVersion = minimum
         configuration.maximumTLSVersion = maximum
         if let suites { configuration.cipherSuiteValues = suites }
-        // BoringSSL's own list lacks P-521, with which etcd signs the certificates that it makes.
+        // BoringSSL's own lists lack P-521, with which etcd makes and signs its certificates.
+        configuration.curves = [.x25519, .secp256r1, .secp384r1, .secp521r1]
         configuration.verifySignatureAlgorithms = [
             .ecdsaSecp256R1Sha256, .ecdsaSecp384R1Sha384, .ecdsaSecp521R1Sha512, .ed25519, .rsaPssRsaeSha256, .rsaPssRsaeSha384, .rsaPssRsaeSha512,
             .rsaPkcs1Sha256, .rsaPkcs1Sha384, .rsaPkcs1Sha512,
