@@ -337,8 +337,8 @@ private final class Observer: Sendable {
             let before = residentBytes()
             let rounds = 60
             let observed = try await pace(rounds)
-            // 1.2 million events would take several times this.
-            #expect(residentBytes() - before < 64 << 20)
+            // 1.2 million events would take several times this; what other tests do meanwhile counts too.
+            #expect(residentBytes() - before < 128 << 20)
             #expect(observed < alone * 3 + .milliseconds(5), "\(observed) with a stuck observer, \(alone) without")
             call.resume()
             var told = 0, missed = 0

@@ -67,7 +67,7 @@ import Testing
             total.watchEvents += statistics.watchEvents
             total.rests += statistics.rests
         }
-        #expect(total.deaths > 10 && total.faults > 50 && total.snapshots > 0 && total.membershipChanges > 0 && total.unknown > 10 && total.watchEvents > 1000
+        #expect(total.deaths > 10 && total.faults > 30 && total.snapshots > 0 && total.membershipChanges > 0 && total.unknown > 10 && total.watchEvents > 1000
             && total.rests > 10, "\(total)")
     }
 }
