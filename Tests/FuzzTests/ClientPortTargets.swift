@@ -170,7 +170,8 @@ private enum ClientPortImages {
             client.session.sendMessage(stream, request)
             let staysOpen = flags & Step.staysOpen != 0
             if staysOpen { client.session.sendMessage(stream, request) } else { client.session.halfClose(stream) }
-            if method.kind == .unary, !staysOpen { unary.append(stream) }
+            // Who waits for a lock or an office may wait for ever.
+            if method.kind == .unary, !staysOpen, method != .lock, method != .campaign { unary.append(stream) }
             exchange()
             // Passwords and hashes have threads of their own.
             switch method {

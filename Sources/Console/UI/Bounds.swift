@@ -11,8 +11,8 @@ public enum Bounds {
     public static let count: ClosedRange<Int> = 0...1_000_000_000_000
     /// A pebibyte.
     public static let bytes: ClosedRange<Int> = 0...1 << 50
-    /// Terms, revisions and positions of the log.
-    public static let index: ClosedRange<UInt64> = 0...1 << 62
+    /// Terms, revisions and positions of the log: more than a cluster reaches in a thousand years, and a thousand times as much still fits.
+    public static let index: ClosedRange<UInt64> = 0...1 << 48
 
     /// What is no number counts as none.
     public static func count(_ value: Double) -> Int { value > 0 ? Int(min(value, Double(count.upperBound))) : 0 }

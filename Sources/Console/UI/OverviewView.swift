@@ -265,7 +265,7 @@ extension Model {
             if let worst = slow.min(by: { ($0.applied ?? 0) < ($1.applied ?? 0) }), let applied = worst.applied {
                 let behind = commit - applied
                 var text = "\(worst.name) is \(Format.count(behind)) entries behind"
-                if let rate = rates.perSecond.last ?? nil, rate > 0 { text += " (≈\(Format.span(milliseconds: Int64(clamping: behind) * 1_000 / Int64(rate))))" }
+                if let rate = rates.perSecond.last ?? nil, rate > 0 { text += " (≈\(Format.span(milliseconds: Int64(min(Double(behind) * 1_000 / Double(rate), 1e15)))))" }
                 if let fault = faults(on: worst.id).last { text += " · fault #\(fault.id) is on: \(faultLine(fault.fault))" }
                 list.append((text, .warn))
             }
