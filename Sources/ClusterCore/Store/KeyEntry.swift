@@ -43,6 +43,29 @@ final class ChangeRow: ManagedBuffer<Int, StoredChange> {
     // `StoredChange` is trivial: nothing to deinitialize.
 }
 
+/// What pruning took from a key.
+enum PrunedChanges {
+    case one(StoredChange)
+    /// Slots of a row that its key let go of: nobody writes them any more.
+    case run(ChangeRow, Range<UInt32>)
+
+    var count: Int {
+        switch self {
+        case .one: 1
+        case .run(_, let slots): slots.count
+        }
+    }
+
+    /// In order of time.
+    subscript(_ at: Int) -> StoredChange {
+        precondition(at >= 0 && at < count, "change \(at) of \(count)")
+        switch self {
+        case .one(let change): return change
+        case .run(let row, let slots): return row.withUnsafeMutablePointerToElements { $0[Int(slots.lowerBound) + at] }
+        }
+    }
+}
+
 /// A key's history in the index: the latest change inline, the older ones in a shared row. (etcd's keyIndex; there the
 /// generations are separate lists, here a tombstone inside the row ends one)
 struct KeyEntry {
@@ -128,20 +151,29 @@ struct KeyEntry {
         return change
     }
 
-    /// Forgets what no read at `revision` or later needs, and calls `dropped` for each forgotten change. Tombstones of
+    /// Forgets what no read at `revision` or later needs, and calls `dropped` with it. Tombstones of
     /// exactly `revision` stay, so that a watcher opened there sees the deletion (etcd >= 3.5.18).
     /// Returns false when nothing is left: the key leaves the index.
-    mutating func prune(to revision: Int64, dropped: (StoredChange) -> Void) -> Bool {
+    ///
+    /// Takes no longer for a long history than for a short one, but for what the key got behind `revision`: a counter that was
+    /// written a million times must not hold up the loop.
+    mutating func prune(to revision: Int64, dropped: (PrunedChanges) -> Void) -> Bool {
         let through = changeCount(through: revision)
         guard through > 0 else { return true }
         let newest = change(at: through - 1)
+        // Only here can there be changes that stay: those of `revision` itself, and the newest.
+        var tail = through - 1
+        while tail > 0 && change(at: tail - 1).main == revision { tail -= 1 }
         var kept: [StoredChange] = []
-        for position in 0..<through {
+        var alsoDropped: [StoredChange] = []
+        for position in tail..<through {
             let change = change(at: position)
             let keep = change.isTombstone ? change.main == revision && !planted(.compactsTombstonesAway) : position == through - 1
-            if keep { kept.append(change) } else { dropped(change) }
+            if keep { kept.append(change) } else { alsoDropped.append(change) }
         }
         if kept.count == through { return true }
+        if tail > 0 { dropped(.run(older!, 0..<UInt32(tail))) }
+        for change in alsoDropped { dropped(.one(change)) }
         if through == changeCount {
             // `newest` is the latest: it stays inline or the key goes.
             guard let last = kept.last else { return false }

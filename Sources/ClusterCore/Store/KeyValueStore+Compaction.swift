@@ -24,13 +24,15 @@ struct CompactionState {
         var epochs: Int
         /// The first key not yet visited.
         var cursor: [UInt8] = []
-        var dropped: [StoredChange] = []
+        var dropped: [PrunedChanges] = []
     }
 
     private struct Removal {
         var target: Revision
         var epochs: Int
-        var changes: [StoredChange]
+        var changes: [PrunedChanges]
+        /// The next to hand out: a place in `changes`, and how many of it went before.
+        var next = 0
         var taken = 0
     }
 
@@ -80,11 +82,18 @@ struct CompactionState {
         var finished: Revision?
         var left = limit
         while isFirstReleased {
-            let end = min(removals[0].changes.count, removals[0].taken + left)
-            for at in removals[0].taken..<end { body(removals[0].changes[at]) }
-            left -= end - removals[0].taken
-            removals[0].taken = end
-            guard end == removals[0].changes.count else { break }
+            while left > 0 && removals[0].next < removals[0].changes.count {
+                let changes = removals[0].changes[removals[0].next]
+                let end = min(changes.count, removals[0].taken + left)
+                for at in removals[0].taken..<end { body(changes[at]) }
+                left -= end - removals[0].taken
+                removals[0].taken = end
+                if end == changes.count {
+                    removals[0].next += 1
+                    removals[0].taken = 0
+                }
+            }
+            guard removals[0].next == removals[0].changes.count else { break }
             finished = removals[0].target
             removals.removeFirst()
         }
