@@ -200,6 +200,44 @@ import Testing
         }
     }
 
+    /// Incident 35: making room costs writers no stop. History goes in bounded batches, one key's as everybody's, writes are answered in
+    /// between, and it ends soon.
+    @Test func aCompactionLetsWritesThroughAndEndsSoon() throws {
+        let seed = UInt64(1365)
+        let cluster = try Self.elected(1, seed: seed)
+        let leader = cluster.leader!
+        func puts(_ count: Int, key: (Int) -> String) throws {
+            for first in stride(from: 0, to: count, by: 50) {
+                let asked = (first..<first + 50).map { cluster.put(leader.id, key($0), "v") }
+                try #require(cluster.run(for: .seconds(5)) { asked.allSatisfy { leader.answers[$0]?.isSuccess == true } })
+            }
+        }
+        try puts(7_000) { _ in "counter" }
+        try puts(2_000) { "k\($0 % 1_000)" }
+        // Nothing of that is left to write.
+        cluster.run(for: .seconds(2))
+        let revision = leader.replica!.status().revision
+        var deletions: [Int] = []
+        cluster.onCommit = { _, batch in
+            deletions.append(batch.changes.count { if case .delete(.key, _) = $0 { true } else { false } })
+        }
+        let began = cluster.now
+        let compaction = cluster.ask(leader.id, .propose(.compaction, body: Self.body { CompactionRequest(revision: revision, physical: true).encode(into: &$0) }, cost: 0))
+        var slowest = TimeSpan.zero
+        while leader.answers[compaction] == nil, cluster.now - began < .seconds(30) {
+            let asked = cluster.now
+            let put = cluster.put(leader.id, "probe", "v")
+            try #require(cluster.run(for: .seconds(5)) { leader.answers[put] != nil })
+            slowest = max(slowest, cluster.now - asked)
+        }
+        #expect(leader.answers[compaction]?.isSuccess == true)
+        #expect(deletions.reduce(0, +) == 6_999 + 1_000)
+        #expect(deletions.max()! <= 5_000, "\(deletions)")
+        // The log's disk takes up to 3 ms a batch here.
+        #expect(slowest < .milliseconds(10), "\(slowest)")
+        #expect(cluster.now - began < .milliseconds(200), "\(cluster.now - began)")
+    }
+
     /// An alarm that somebody raised by hand is theirs to take back.
     @Test func anAlarmRaisedByHandStays() throws {
         let cluster = try Self.elected(1, seed: 1370)

@@ -47,6 +47,8 @@ final class SimulatedMembers {
     var cuts: Set<[MemberID]> = []
     /// Sees every member after each of its turns.
     var afterTurn: (Host) -> Void = { _ in }
+    /// Sees every batch on its way to a backend.
+    var onCommit: (Host, BackendBatch) -> Void = { _, _ in }
     private var nextToken: UInt64 = 1
     private var incarnation: UInt32 = 0
 
@@ -228,7 +230,10 @@ final class SimulatedMembers {
             for token in grant.tokens { member.grants[token] = grant }
         }
         member.watch.append(contentsOf: effects.watch)
-        for commit in effects.backendCommits { schedule(.milliseconds(5), .committed(member.id, life: member.life, commit)) }
+        for commit in effects.backendCommits {
+            onCommit(member, commit.batch)
+            schedule(.milliseconds(5), .committed(member.id, life: member.life, commit))
+        }
         if let index = effects.compactLog {
             // As the files do: entries leave, position stays.
             if let at = member.entries.firstIndex(where: { $0.index == index }) {

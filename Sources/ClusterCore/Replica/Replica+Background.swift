@@ -62,8 +62,8 @@ extension Replica {
         tokens.expire(at: now)
         leaseDeadline = leases.nextExpiry()
         serveDurableReads(at: now, into: &effects)
-        if backendCommitInFlight == nil, let dirtySince,
-           now - dirtySince >= options.backendCommitInterval || store.pendingBytes >= options.backendCommitBytes || !durableReads.isEmpty {
+        if backendCommitInFlight == nil, let backendCommitDue,
+           backendCommitDue <= now || store.pendingBytes >= options.backendCommitBytes || !durableReads.isEmpty {
             startBackendCommit(into: &effects)
         }
         let entries = written.rawValue - min(written.rawValue, compactedThrough.rawValue)
@@ -75,6 +75,11 @@ extension Replica {
             let first = raft.status(includingPeers: false).first
             if first.rawValue > 1 { effects.compactLog = first.previous }
         }
+    }
+
+    /// When what changed is to be written at the latest; nil when there is nothing to write.
+    var backendCommitDue: Instant? {
+        dirtySince.map { $0 + (store.hasReadyDeletions ? min(options.compactionCommitInterval, options.backendCommitInterval) : options.backendCommitInterval) }
     }
 
     private func serveDurableReads(at now: Instant, into effects: inout ReplicaEffects) {

@@ -330,8 +330,7 @@ public final class Replica {
     public var nextDeadline: Instant {
         guard !isHalted else { return .distantFuture }
         if isRemoved {
-            guard let dirtySince, backendCommitInFlight == nil else { return .distantFuture }
-            return dirtySince + options.backendCommitInterval
+            return backendCommitInFlight == nil ? backendCommitDue ?? .distantFuture : .distantFuture
         }
         var deadline = raft.nextDeadline
         if raft.isLeader, let leaseDeadline { deadline = min(deadline, leaseDeadline) }
@@ -340,7 +339,7 @@ public final class Replica {
         if let first = proposalDeadlines.first { deadline = min(deadline, first.deadline) }
         if let first = pendingChanges.first { deadline = min(deadline, first.deadline) }
         if let first = readBatches.first { deadline = min(deadline, first.deadline) }
-        if let dirtySince, backendCommitInFlight == nil { deadline = min(deadline, dirtySince + options.backendCommitInterval) }
+        if let backendCommitDue, backendCommitInFlight == nil { deadline = min(deadline, backendCommitDue) }
         deadline = min(deadline, nextLeaderCheck)
         deadline = min(deadline, hub.nextDeadline)
         return deadline

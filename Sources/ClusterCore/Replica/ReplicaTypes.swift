@@ -252,6 +252,8 @@ public struct ReplicaOptions: Sendable {
     public var quotaBytes: Int64 = 0
     /// Longest time that an applied change stays out of the backend. The log has it; this bounds replay at start.
     public var backendCommitInterval: TimeSpan = .milliseconds(250)
+    /// The same while a compaction has history to delete: a batch of it at a time, and the disk to the log in between.
+    public var compactionCommitInterval: TimeSpan = .milliseconds(40)
     /// A batch this large is written at once.
     public var backendCommitBytes = 8 << 20
     /// Applied but not yet in the backend; more refuses writes with "too many requests" until the disk has caught up.

@@ -115,6 +115,9 @@ extension KeyValueStore {
     /// Whether `compactStep` has work.
     public var hasCompactionWork: Bool { compaction.hasPruning }
 
+    /// Whether the next `takeBatch` deletes history.
+    public var hasReadyDeletions: Bool { compaction.hasReadyDeletions }
+
     /// Everything below is removed from the backend, and that is durable. `physical` compactions are answered when this
     /// reaches their revision.
     public var finishedCompactRevision: Revision { compaction.finished }
