@@ -83,11 +83,13 @@ let package = Package(
                                                .product(name: "Logging", package: "swift-log")] + nio, path: "Sources/Client"),
 
         // MARK: Console
-        .target(name: "CNcurses", path: "Sources/Console/CNcurses", linkerSettings: [.linkedLibrary("ncursesw"), .linkedLibrary("tinfo")]),
+        .target(name: "CNcurses", dependencies: ["CProcesses"], path: "Sources/Console/CNcurses", linkerSettings: [.linkedLibrary("ncursesw"), .linkedLibrary("tinfo")]),
         .target(name: "CResolver", path: "Sources/Console/CResolver", linkerSettings: [.linkedLibrary("resolv")]),
+        .target(name: "CProcesses", path: "Sources/Console/CProcesses"),
+        .target(name: "Processes", dependencies: ["CProcesses"], path: "Sources/Console/Processes"),
         .target(name: "UI", path: "Sources/Console/UI", exclude: ["DESIGN.md"]),
         .executableTarget(name: "quarterdeck", dependencies: [
-            "UI", "CNcurses", "CResolver", "Client", "Server", "Simulation",
+            "UI", "CNcurses", "CProcesses", "CResolver", "Processes", "Client", "Server", "Simulation",
             .product(name: "ArgumentParser", package: "swift-argument-parser"), .product(name: "Yams", package: "Yams"),
             .product(name: "Histogram", package: "hdrhistogram-swift"), .product(name: "Logging", package: "swift-log"),
         ] + nio, path: "Sources/Console/App"),
@@ -100,7 +102,7 @@ let package = Package(
         .executableTarget(name: "simulate", dependencies: ["Simulation"], path: "Tests/Simulate"),
         // Real processes under load and faults, and what their clients saw: a program, and the library of its test.
         .executableTarget(name: "torture", dependencies: [
-            "Base", "CNcurses", "Client", "Server", "Simulation", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            "Base", "Client", "Processes", "Server", "Simulation", .product(name: "ArgumentParser", package: "swift-argument-parser"),
             .product(name: "DequeModule", package: "swift-collections"), .product(name: "Logging", package: "swift-log"),
         ] + nio, path: "Tests/Torture"),
         // Certificate authorities made at run time, for the tests of TLS.
@@ -129,7 +131,7 @@ let package = Package(
                             .product(name: "Logging", package: "swift-log"), .product(name: "ArgumentParser", package: "swift-argument-parser")] + nio,
               exclude: ["README.md", "Corpus"]),
         // Real processes: the program itself beside the test bundle, etcd and etcdctl.
-        tests("IntegrationTests", ["quarterdeck", "torture", "Base", "Wire", "Client", "Server", "Simulation", "TestCertificates", "UI"] + nio),
+        tests("IntegrationTests", ["quarterdeck", "torture", "Base", "Processes", "Wire", "Client", "Server", "Simulation", "TestCertificates", "UI"] + nio),
     ],
     swiftLanguageModes: [.v6]
 )

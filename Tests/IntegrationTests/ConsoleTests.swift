@@ -1,5 +1,6 @@
 import Client
 import Foundation
+import Processes
 import Testing
 
 extension Integration {
@@ -30,7 +31,7 @@ struct PlaygroundConsole {
     var endpoints: [String] { (0..<nodeCount).map { "127.0.0.1:\(basePort + 10 * $0)" } }
     var etcdctl: Etcdctl { Etcdctl(endpoints, scratch) }
     var dataDirectories: [String] { ((try? FileManager.default.contentsOfDirectory(atPath: temporary)) ?? []).filter { $0.hasPrefix("quarterdeck-") } }
-    var freePorts: [Int] { (0..<nodeCount).flatMap { [basePort + 10 * $0, basePort + 10 * $0 + 1] }.filter { Ports.isFree($0) } }
+    var freePorts: [Int] { (0..<nodeCount).flatMap { [basePort + 10 * $0, basePort + 10 * $0 + 1] }.filter { LoopbackPort.isFree($0) } }
 
     /// Waits until the console has ended, and looks at what it left.
     func expectEnd(status: Int32, _ location: SourceLocation = #_sourceLocation) throws {

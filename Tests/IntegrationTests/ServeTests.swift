@@ -1,6 +1,7 @@
 import Base
 import Client
 import Foundation
+import Processes
 import Testing
 
 extension Integration {
@@ -111,7 +112,7 @@ extension Integration.ServeTests {
             let process = try #require(node.process)
             process.signal(signal)
             #expect(try await process.exit(seconds: 15) == 0)
-            #expect(Ports.isFree(node.clientPort) && Ports.isFree(node.peerPort))
+            #expect(LoopbackPort.isFree(node.clientPort) && LoopbackPort.isFree(node.peerPort))
             try node.start()
             try await cluster.waitForLeader()
             let after = try await cluster.client.hashKV(of: node.endpoint)

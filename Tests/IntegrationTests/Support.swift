@@ -1,4 +1,5 @@
 import Foundation
+import Processes
 import Testing
 
 /// Everything in here starts real processes. One test at a time: two cores then suffice for the timing of elections.
@@ -44,7 +45,7 @@ enum Ports {
         var found: [Int] = []
         for _ in 0..<12_000 where found.count < count {
             let port = 20_000 + (next.increment() - 20_000) % 12_000
-            if isFree(port) { found.append(port) }
+            if LoopbackPort.isFree(port) { found.append(port) }
         }
         guard found.count == count else { throw Late(description: "no free ports") }
         return found
@@ -54,43 +55,9 @@ enum Ports {
     static func base(_ count: Int) throws -> Int {
         for _ in 0..<1_000 {
             let base = try free()[0]
-            if base + 10 * count < 32_700, (0..<count).allSatisfy({ isFree(base + 10 * $0) && isFree(base + 10 * $0 + 1) }) { return base }
+            if base + 10 * count < 32_700, (0..<count).allSatisfy({ LoopbackPort.isFree(base + 10 * $0) && LoopbackPort.isFree(base + 10 * $0 + 1) }) { return base }
         }
         throw Late(description: "no free range of ports")
-    }
-
-    /// As a server would take it.
-    static func isFree(_ port: Int) -> Bool {
-        withSocket { descriptor in
-            var reuse: Int32 = 1
-            setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &reuse, socklen_t(MemoryLayout<Int32>.size))
-            return withAddress(port) { bind(descriptor, $0, $1) } == 0
-        }
-    }
-
-    static func isListening(_ port: Int) -> Bool {
-        withSocket { descriptor in withAddress(port) { connect(descriptor, $0, $1) } == 0 }
-    }
-
-    private static func withSocket(_ body: (Int32) -> Bool) -> Bool {
-        #if canImport(Darwin)
-        let descriptor = socket(AF_INET, SOCK_STREAM, 0)
-        #else
-        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        #endif
-        guard descriptor >= 0 else { return false }
-        defer { close(descriptor) }
-        return body(descriptor)
-    }
-
-    private static func withAddress(_ port: Int, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Int32) -> Int32 {
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_port = in_port_t(UInt16(port).bigEndian)
-        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-        return withUnsafePointer(to: &address) {
-            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { body($0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 import Base
 import Client
 import Foundation
+import Processes
 import TestCertificates
 import Testing
 
@@ -41,7 +42,7 @@ private final class SecureServer {
     var log: String { process.errors }
     func ctl(_ scratch: Scratch, scheme: String = "https") -> Etcdctl { Etcdctl(["\(scheme)://127.0.0.1:\(clientPort)"], scratch) }
 
-    func waitUntilItListens() async throws { try await eventually("a listener on \(clientPort)\n\(log)") { Ports.isListening(clientPort) } }
+    func waitUntilItListens() async throws { try await eventually("a listener on \(clientPort)\n\(log)") { LoopbackPort.isListening(clientPort) } }
     func waitForLog(_ words: String) async throws { try await eventually("\(words) in the log:\n\(log.suffix(4_000))") { log.contains(words) } }
     func restart() async throws {
         try await process.killNow()

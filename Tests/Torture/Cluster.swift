@@ -2,6 +2,7 @@ import Base
 import Client
 import Foundation
 import Logging
+import Processes
 import Server
 import Simulation
 
@@ -13,7 +14,7 @@ actor Cluster {
         let peerPort: Int
         let advertisedPeerPort: Int
         var id = MemberID.none
-        var process: MemberProcess?
+        var process: ChildProcess?
         var lives = 0
         /// The disk fails now, or did in this life: then the process may end by itself.
         var hasHadBrokenDisk = false
@@ -88,7 +89,8 @@ actor Cluster {
     /// Starts a member that does not run; returns when its process does.
     func start(_ index: Int) async throws {
         guard !isOver, members[index].process?.end != nil || members[index].process == nil else { return }
-        let process = try await MemberProcess.start(command(index), log: logFile(index))
+        let log = try MemberLog(logFile(index))
+        let process = try await ChildProcess.start(command(index), environment: ChildProcess.nodeEnvironment, takesInput: true, line: log.write, ended: { _, _ in })
         members[index].process = process
         members[index].lives += 1
         members[index].isDown = false
@@ -99,7 +101,7 @@ actor Cluster {
         Task { await self.ended(index, process, await process.ended()) }
     }
 
-    private func ended(_ index: Int, _ process: MemberProcess, _ end: MemberProcess.End) {
+    private func ended(_ index: Int, _ process: ChildProcess, _ end: ChildProcess.End) {
         guard !isOver, members[index].process === process, !members[index].isDown, !members[index].hasHadBrokenDisk else { return }
         unexpected.append("\(members[index].name) ended by itself: \(end.text); its log: \(lastLine(index))")
     }
@@ -210,28 +212,27 @@ enum LoopbackPorts {
     static func free(_ count: Int, seed: UInt64) throws -> [Int] {
         var generator = SeededGenerator(seed: seed &+ UInt64(getpid()))
         let first = Int.random(in: 0..<12_000, using: &generator)
-        let found = (0..<12_000).lazy.map { 20_000 + (first + $0) % 12_000 }.filter(isFree).prefix(count)
+        let found = (0..<12_000).lazy.map { 20_000 + (first + $0) % 12_000 }.filter(LoopbackPort.isFree).prefix(count)
         guard found.count == count else { throw TortureError("no free ports on 127.0.0.1") }
         return Array(found)
     }
+}
 
-    private static func isFree(_ port: Int) -> Bool {
-        #if canImport(Darwin)
-        let descriptor = socket(AF_INET, SOCK_STREAM, 0)
-        #else
-        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
-        #endif
-        guard descriptor >= 0 else { return false }
-        defer { close(descriptor) }
-        var reuse: Int32 = 1
-        setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &reuse, socklen_t(MemoryLayout<Int32>.size))
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_port = in_port_t(UInt16(port).bigEndian)
-        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-        return withUnsafePointer(to: &address) {
-            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) } == 0
-        }
+/// Where a member's lines go. Written by the thread that reads them.
+private final class MemberLog: Sendable {
+    private let file: Int32
+
+    /// Appends, since a member has several lives.
+    init(_ path: String) throws {
+        file = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o600)
+        guard file >= 0 else { throw TortureError("\(path): \(String(cString: strerror(errno)))") }
+    }
+
+    deinit { close(file) }
+
+    func write(_ line: String) {
+        let bytes = Array((line + "\n").utf8)
+        _ = bytes.withUnsafeBytes { Foundation.write(file, $0.baseAddress, $0.count) }
     }
 }
 

@@ -1,6 +1,7 @@
 import DequeModule
 import NIOCore
 import NIOPosix
+import Processes
 import Synchronization
 
 /// What one direction of a link between two members does to the bytes that go over it.
@@ -44,7 +45,7 @@ final class PeerNetwork: @unchecked Sendable {
     private let places: [Place]
     private let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     private let loop: any EventLoop
-    private let processes: Mutex<[pid_t?]>
+    private let processes = Mutex<[Int: pid_t]>([:])
     private var listeners: [any Channel] = []
     private var connections: [ObjectIdentifier: PeerConnection] = [:]
     /// What each fault that is on does.
@@ -54,7 +55,6 @@ final class PeerNetwork: @unchecked Sendable {
     init(_ places: [Place]) {
         self.places = places
         loop = group.next()
-        processes = Mutex(Array(repeating: nil, count: places.count))
     }
 
     func start() async throws {
@@ -114,7 +114,7 @@ final class PeerNetwork: @unchecked Sendable {
     }
 
     private func accept(_ channel: any Channel, _ member: Int) throws {
-        let source = ProcFile.owner(from: channel.remoteAddress?.port ?? 0, to: places[member].port, among: processes.withLock { $0 })
+        let source = SocketOwner.find(channel.remoteAddress?.port ?? 0, places[member].port, among: processes.withLock { $0 })
         // Its process is gone already.
         guard let source, source != member else { return channel.close(promise: nil) }
         let connection = PeerConnection(channel, from: source, to: member, port: places[member].memberPort) { [unowned self] in connections[$0] = nil }

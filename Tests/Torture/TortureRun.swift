@@ -194,12 +194,17 @@ struct TortureRun: Sendable {
                 var query = RangeQuery(.from(Key([0])))
                 query.isSerializable = true
                 let options = CallOptions(timeout: .seconds(3), endpoint: endpoints[index])
-                guard let held = try? await client.range(query, options: options), let hash = try? await client.hashKV(of: endpoints[index], revision: held.header.revision, options: options) else {
-                    said = "no answer from n\(index + 1)"
+                do {
+                    said = "n\(index + 1) is asked for all keys"
+                    let held = try await client.range(query, options: options)
+                    said = "n\(index + 1) is asked for its hash at \(held.header.revision)"
+                    let hash = try await client.hashKV(of: endpoints[index], revision: held.header.revision, options: options)
+                    ends.append(.init(name: "n\(index + 1)", id: ids[index].rawValue, revision: held.header.revision.rawValue, hash: hash.hash,
+                                      compactRevision: max(0, hash.compactRevision.rawValue), content: held.kvs.map { SeenKeyValue($0) }, count: held.count))
+                } catch {
+                    said += ": \(error)"
                     return false
                 }
-                ends.append(.init(name: "n\(index + 1)", id: ids[index].rawValue, revision: held.header.revision.rawValue, hash: hash.hash,
-                                  compactRevision: max(0, hash.compactRevision.rawValue), content: held.kvs.map { SeenKeyValue($0) }, count: held.count))
             }
             said = ends.map { "\($0.name) at \($0.revision), compacted \($0.compactRevision)" }.joined(separator: "; ")
             return ends.allSatisfy { $0.revision >= last && $0.revision == ends[0].revision && $0.compactRevision == ends[0].compactRevision }

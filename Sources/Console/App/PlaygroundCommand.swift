@@ -1,5 +1,5 @@
 import ArgumentParser
-import CNcurses
+import CProcesses
 import Foundation
 import UI
 

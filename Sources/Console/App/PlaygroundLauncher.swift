@@ -1,6 +1,7 @@
 import Base
 import Foundation
 import Logging
+import Processes
 import Replica
 import Server
 

@@ -1,5 +1,5 @@
 import ArgumentParser
-import CNcurses
+import CProcesses
 import Foundation
 
 /// Runs another program in this process's place, so that it is killed when the console that started it ends. Hidden: only the console uses it.

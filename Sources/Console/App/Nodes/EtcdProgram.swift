@@ -1,5 +1,6 @@
-import CNcurses
+import CProcesses
 import Foundation
+import Processes
 import Server
 import Synchronization
 import UI
@@ -113,33 +114,5 @@ struct EtcdBinary: Hashable, Sendable {
         var status: Int32 = 0
         while waitpid(pid, &status, 0) < 0, errno == EINTR {}
         return String(decoding: bytes, as: UTF8.self)
-    }
-}
-
-/// Whose connections are whose, as Linux tells it.
-enum SocketOwner {
-    /// Which of the processes has the TCP connection of 127.0.0.1 between these ports, at its first end; nil: none, or the system does not say.
-    static func find(_ from: Int, _ to: Int, among processes: [UInt64: pid_t]) -> UInt64? {
-        // Several connections may come from one port, to different ones; and those that are over still stand in the table for a minute.
-        let ends = ["0100007F:" + hex(from), "0100007F:" + hex(to)]
-        guard let table = ProcFile.text("/proc/net/tcp") else { return nil }
-        let connection = table.split(separator: "\n").lazy.map { $0.split(separator: " ").map(String.init) }.first { fields in
-            fields.count > 9 && fields[1] == ends[0] && fields[2] == ends[1] && fields[9] != "0"
-        }
-        guard let inode = connection?[9] else { return nil }
-        let name = "socket:[\(inode)]"
-        for (node, process) in processes.sorted(by: { $0.key < $1.key }) {
-            let directory = "/proc/\(process)/fd"
-            for descriptor in (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []
-            where (try? FileManager.default.destinationOfSymbolicLink(atPath: directory + "/" + descriptor)) == name {
-                return node
-            }
-        }
-        return nil
-    }
-
-    private static func hex(_ port: Int) -> String {
-        let digits = String(port, radix: 16, uppercase: true)
-        return String(repeating: "0", count: max(0, 4 - digits.count)) + digits
     }
 }

@@ -1,4 +1,5 @@
 import Foundation
+import Processes
 import Server
 import Synchronization
 import UI
@@ -35,7 +36,7 @@ final class ProcessNodeHost: NodeHost {
 
     private struct Life {
         var state = NodeProcessState.starting
-        var process: NodeProcess?
+        var process: ChildProcess?
         var startedAtMilliseconds: Int64 = 0
         /// Why it will end, when that is our doing.
         var endReason: String?
@@ -88,10 +89,10 @@ final class ProcessNodeHost: NodeHost {
         // What is still said of the life before is about nobody any more: it must not end the new one.
         lives.withLock { $0[id]!.process = nil }
         set(id, .starting)
-        let environment = ProcessInfo.processInfo.environment.filter { !$0.key.hasPrefix("ETCD_") || $0.key == "ETCD_UNSUPPORTED_ARCH" }
-        let process: NodeProcess
+        let environment = ChildProcess.nodeEnvironment
+        let process: ChildProcess
         do {
-            process = try await NodeProcess.start(program.command(for: node), environment: environment, takesInput: program.takesOrders,
+            process = try await ChildProcess.start(program.command(for: node), environment: environment, takesInput: program.takesOrders,
                                                   line: { [weak self] in self?.heard($0, from: id) },
                                                   ended: { [weak self] in self?.ended($0, $1, id) })
         } catch {
@@ -140,7 +141,7 @@ final class ProcessNodeHost: NodeHost {
         handler.withLock { $0 }?(NodeEvent(node: id, atMilliseconds: Clock.now().milliseconds, process: process))
     }
 
-    private func set(_ id: UInt64, _ state: NodeProcessState, from isExpected: (NodeProcessState) -> Bool = { _ in true }, life process: NodeProcess? = nil) {
+    private func set(_ id: UInt64, _ state: NodeProcessState, from isExpected: (NodeProcessState) -> Bool = { _ in true }, life process: ChildProcess? = nil) {
         let hasChanged = lives.withLock { lives in
             guard lives[id]!.state != state, isExpected(lives[id]!.state), process == nil || lives[id]!.process === process else { return false }
             lives[id]!.state = state
@@ -157,14 +158,14 @@ final class ProcessNodeHost: NodeHost {
         lives.withLock { $0[id]!.lastLine = line }
     }
 
-    private func ended(_ process: NodeProcess, _ end: NodeProcess.End, _ id: UInt64) {
+    private func ended(_ process: ChildProcess, _ end: ChildProcess.End, _ id: UInt64) {
         guard lives.withLock({ $0[id]!.process === process }) else { return } // before it was known: its starter tells
         let reason = reason(end, id)
         funnel.add(LogLine(at: Clock.now(), node: id, level: .warning, part: "process", text: "process \(process.pid): \(reason)"))
         set(id, .dead(reason: reason), life: process)
     }
 
-    private func reason(_ end: NodeProcess.End, _ id: UInt64) -> String {
+    private func reason(_ end: ChildProcess.End, _ id: UInt64) -> String {
         lives.withLock { lives in
             if let reason = lives[id]!.endReason { return reason }
             if let signal = end.signal { return "killed by signal \(signal)" }
@@ -192,12 +193,12 @@ final class ProcessNodeHost: NodeHost {
 
     private func node(_ id: UInt64) -> HostedNode { nodes.first { $0.id == id }! }
 
-    private func running(_ id: UInt64) throws -> NodeProcess {
+    private func running(_ id: UInt64) throws -> ChildProcess {
         guard let process = lives.withLock({ $0[id]?.process }), process.end == nil else { throw NodeHostError("\(node(id).name) does not run: R starts it") }
         return process
     }
 
-    private func end(_ process: NodeProcess, _ id: UInt64, by signal: Int32, _ reason: String) {
+    private func end(_ process: ChildProcess, _ id: UInt64, by signal: Int32, _ reason: String) {
         lives.withLock { $0[id]!.endReason = reason }
         process.signal(signal)
         // A stopped process takes no signal but SIGKILL.

@@ -1,4 +1,4 @@
-import CNcurses
+import CProcesses
 import Foundation
 import Server
 

@@ -1,5 +1,6 @@
 import ArgumentParser
 import CNcurses
+import CProcesses
 import Foundation
 import Synchronization
 import UI

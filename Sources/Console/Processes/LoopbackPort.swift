@@ -7,9 +7,9 @@ import Darwin
 #endif
 
 /// Ports of 127.0.0.1.
-enum LoopbackPort {
+package enum LoopbackPort {
     /// As a server would take it: one in TIME_WAIT counts as free.
-    static func isFree(_ port: Int) -> Bool {
+    package static func isFree(_ port: Int) -> Bool {
         withSocket { descriptor in
             var reuse: Int32 = 1
             setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &reuse, socklen_t(MemoryLayout<Int32>.size))
@@ -17,7 +17,7 @@ enum LoopbackPort {
         }
     }
 
-    static func isListening(_ port: Int) -> Bool {
+    package static func isListening(_ port: Int) -> Bool {
         withSocket { descriptor in withAddress(port) { connect(descriptor, $0, $1) } == 0 }
     }
 

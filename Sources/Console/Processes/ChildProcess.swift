@@ -1,18 +1,30 @@
-import CNcurses
+import CProcesses
 import Foundation
 import Synchronization
 
 /// One life of a child process that must not outlive this one: however this process ends, the system kills the child (see
 /// `qd_end_with_parent`; the program that is started must ask for that). Everything it prints arrives as lines.
-final class NodeProcess: Sendable {
+package final class ChildProcess: Sendable {
     /// How a process ended, as `waitpid` tells it.
-    struct End: Hashable, Sendable {
-        var status: Int32
-        var signal: Int32? { status & 0x7f == 0 ? nil : status & 0x7f }
-        var code: Int32 { status >> 8 & 0xff }
+    package struct End: Hashable, Sendable {
+        package var status: Int32
+        package init(status: Int32) { self.status = status }
+        package var signal: Int32? { status & 0x7f == 0 ? nil : status & 0x7f }
+        package var code: Int32 { status >> 8 & 0xff }
+        package var text: String { signal.map { "signal \($0)" } ?? "exit \(code)" }
     }
 
-    let pid: pid_t
+    /// A program that could not be started. One line.
+    package struct StartError: Error, CustomStringConvertible {
+        package let description: String
+    }
+
+    /// Ours, without what etcd's program (and ours) would take for its configuration.
+    package static var nodeEnvironment: [String: String] {
+        ProcessInfo.processInfo.environment.filter { !$0.key.hasPrefix("ETCD_") || $0.key == "ETCD_UNSUPPORTED_ARCH" }
+    }
+
+    package let pid: pid_t
     private struct State {
         var input: Int32?
         var end: End?
@@ -34,9 +46,9 @@ final class NodeProcess: Sendable {
     /// - Parameters:
     ///   - command: the first is the path of the program.
     ///   - line, ended: called from a thread of the process's own; all lines come before the end.
-    /// - Throws: `NodeHostError` with one line.
-    static func start(_ command: [String], environment: [String: String], takesInput: Bool, line: @escaping @Sendable (String) -> Void,
-                      ended: @escaping @Sendable (NodeProcess, End) -> Void) async throws -> NodeProcess {
+    /// - Throws: `StartError`.
+    package static func start(_ command: [String], environment: [String: String], takesInput: Bool, line: @escaping @Sendable (String) -> Void,
+                      ended: @escaping @Sendable (ChildProcess, End) -> Void) async throws -> ChildProcess {
         try await withCheckedThrowingContinuation { continuation in
             // The thread that starts the process also waits for its end: what kills the child when we die watches the thread, not the process.
             Thread.detachNewThread {
@@ -46,9 +58,9 @@ final class NodeProcess: Sendable {
                 let pid = takesInput ? qd_start_child(&arguments, &variables, &input, &output) : qd_start_child(&arguments, &variables, nil, &output)
                 for string in arguments + variables { free(string) }
                 guard pid > 0 else {
-                    return continuation.resume(throwing: NodeHostError("\(command[0]): \(String(cString: strerror(-pid)).lowercased())"))
+                    return continuation.resume(throwing: StartError(description: "\(command[0]): \(String(cString: strerror(-pid)).lowercased())"))
                 }
-                let process = NodeProcess(pid: pid, input: takesInput ? input : nil)
+                let process = ChildProcess(pid: pid, input: takesInput ? input : nil)
                 continuation.resume(returning: process)
                 readLines(output, line)
                 close(output)
@@ -98,12 +110,12 @@ final class NodeProcess: Sendable {
 
     // MARK: From any thread
 
-    var end: End? { state.withLock { $0.end } }
+    package var end: End? { state.withLock { $0.end } }
 
     /// Nothing happens when the process has ended.
-    func signal(_ number: Int32) { state.withLock { if $0.end == nil { kill(pid, number) } } }
+    package func signal(_ number: Int32) { state.withLock { if $0.end == nil { kill(pid, number) } } }
 
-    func ended() async -> End {
+    package func ended() async -> End {
         await withCheckedContinuation { continuation in
             let end = state.withLock { state -> End? in
                 if state.end == nil { state.waiting.append(continuation) }
@@ -114,17 +126,17 @@ final class NodeProcess: Sendable {
     }
 
     /// The end, if it comes in time.
-    func ended(withinMilliseconds milliseconds: Int) async -> End? {
-        let deadline = Clock.monotonicNanoseconds() + Int64(milliseconds) * 1_000_000
+    package func ended(withinMilliseconds milliseconds: Int) async -> End? {
+        let deadline = ContinuousClock.now + .milliseconds(milliseconds)
         while true {
             if let end { return end }
-            guard Clock.monotonicNanoseconds() < deadline else { return nil }
+            guard ContinuousClock.now < deadline else { return nil }
             try? await Task.sleep(for: .milliseconds(5))
         }
     }
 
     /// Sends a line to the standard input; returns at once.
-    func send(_ line: [UInt8]) {
+    package func send(_ line: [UInt8]) {
         writer.async { [self] in
             guard let input = state.withLock({ $0.input }) else { return }
             let bytes = line + [10]
@@ -139,36 +151,9 @@ final class NodeProcess: Sendable {
     }
 
     /// Whether the system has stopped it (SIGSTOP has arrived). True where that cannot be seen.
-    var isStopped: Bool {
+    package var isStopped: Bool {
         guard let stat = ProcFile.text("/proc/\(pid)/stat") else { return true }
         // The name in brackets may hold anything; the state follows it.
         return stat.split(separator: ")").last.map { $0.hasPrefix(" T") } ?? true
-    }
-}
-
-/// This program's own file, to start it again with other arguments.
-enum OwnExecutable {
-    static var path: String {
-        #if os(Linux)
-        var buffer = [CChar](repeating: 0, count: 4096)
-        let n = readlink("/proc/self/exe", &buffer, buffer.count - 1)
-        let path = n > 0 ? String(decoding: buffer[..<n].map { UInt8(bitPattern: $0) }, as: UTF8.self) : ""
-        // Replaced or removed meanwhile: the file that runs is still there under this name.
-        return FileManager.default.isExecutableFile(atPath: path) ? path : "/proc/self/exe"
-        #else
-        return Bundle.main.executablePath ?? CommandLine.arguments[0]
-        #endif
-    }
-}
-
-/// Files that the system makes up when they are read, and that therefore have no size.
-enum ProcFile {
-    static func text(_ path: String) -> String? {
-        let file = open(path, O_RDONLY | O_CLOEXEC)
-        guard file >= 0 else { return nil }
-        defer { close(file) }
-        var bytes: [UInt8] = [], buffer = [UInt8](repeating: 0, count: 16 << 10)
-        while case let n = read(file, &buffer, buffer.count), n > 0 { bytes += buffer[..<n] }
-        return String(decoding: bytes, as: UTF8.self)
     }
 }
