@@ -18,7 +18,8 @@ final class ScriptedMember: ReplicaPort, @unchecked Sendable {
     let store = KeyValueStore()
     /// Disabled, unless a test says otherwise on the loop.
     var auth = AuthStore()
-    let backend = MemoryBackend()
+    /// Changes as after the installation of a snapshot.
+    var backend: any Backend = MemoryBackend()
     private var ports: [UInt8: any ClientLoopPort] = [:]
     private let status: NIOLockedValueBox<ReplicaStatus?>
     /// Returns true when it has dealt with the event.

@@ -49,7 +49,9 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
     var sentBytes: UInt64 = 0
 
     // Reads.
-    private var readers: (backend: ObjectIdentifier, reader: any BackendReader)?
+    /// The member's backend as of the last read. It is held, not just its identity: after two snapshots in a row a new one may lie where the
+    /// old one lay.
+    private var current: (backend: any Backend, reader: any BackendReader)?
     private var scratch = ByteWriter(capacity: 4_096)
     private var readsWithoutRoom = ReadsWithoutRoom()
     /// Not yet said to the budget.
@@ -284,11 +286,10 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
     // MARK: Reads
 
     private func reader(for backend: any Backend) throws(BackendError) -> any BackendReader {
-        let identity = ObjectIdentifier(backend)
-        if let readers, readers.backend == identity { return readers.reader }
+        if let current, current.backend === backend { return current.reader }
         // The member has a new backend after it installed a snapshot.
         let reader = try backend.makeReader()
-        readers = (identity, reader)
+        current = (backend, reader)
         return reader
     }
 
@@ -720,7 +721,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
                 probe.finish(.stopped)
             }
         }
-        readers = nil
+        current = nil
         for link in spareLinks { link.end() }
         spareLinks = []
         // Those that ended with what `drain` told them still wait for a flush that nothing brings about any more; they know this loop.
