@@ -86,7 +86,7 @@ let package = Package(
         .target(name: "CNcurses", dependencies: ["CProcesses"], path: "Sources/Console/CNcurses", linkerSettings: [.linkedLibrary("ncursesw"), .linkedLibrary("tinfo")]),
         .target(name: "CResolver", path: "Sources/Console/CResolver", linkerSettings: [.linkedLibrary("resolv")]),
         .target(name: "CProcesses", path: "Sources/Console/CProcesses"),
-        .target(name: "Processes", dependencies: ["CProcesses"], path: "Sources/Console/Processes"),
+        .target(name: "Processes", dependencies: ["CProcesses", .product(name: "DequeModule", package: "swift-collections")] + nio, path: "Sources/Console/Processes"),
         .target(name: "UI", path: "Sources/Console/UI", exclude: ["DESIGN.md"]),
         .executableTarget(name: "quarterdeck", dependencies: [
             "UI", "CNcurses", "CProcesses", "CResolver", "Processes", "Client", "Server", "Simulation",
@@ -103,7 +103,7 @@ let package = Package(
         // Real processes under load and faults, and what their clients saw: a program, and the library of its test.
         .executableTarget(name: "torture", dependencies: [
             "Base", "Client", "Processes", "Server", "Simulation", .product(name: "ArgumentParser", package: "swift-argument-parser"),
-            .product(name: "DequeModule", package: "swift-collections"), .product(name: "Logging", package: "swift-log"),
+            .product(name: "Logging", package: "swift-log"),
         ] + nio, path: "Tests/Torture"),
         // Certificate authorities made at run time, for the tests of TLS.
         .target(name: "TestCertificates", dependencies: [

@@ -1,5 +1,6 @@
 import Base
 import Foundation
+import Processes
 import Server
 import Synchronization
 
@@ -53,8 +54,8 @@ struct FaultDriver: Sendable {
         func names(_ indexes: [Int]) -> String { indexes.map { "n\($0 + 1)" }.joined(separator: " ") }
         func last() async throws { try await Task.sleep(for: .milliseconds(step.duration)) }
 
-        func links(_ indexes: [Int], _ direction: Fault.Direction, _ state: LinkState) -> [Link: LinkState] {
-            var links: [Link: LinkState] = [:]
+        func links(_ indexes: [Int], _ direction: Fault.Direction, _ state: LinkConditions) -> [Link: LinkConditions] {
+            var links: [Link: LinkConditions] = [:]
             for index in indexes {
                 for other in 0..<cluster.endpoints.count where other != index {
                     if direction != .in { links[Link(from: index, to: other)] = state }
@@ -63,7 +64,7 @@ struct FaultDriver: Sendable {
             }
             return links
         }
-        func network(_ links: [Link: LinkState]) async throws {
+        func network(_ links: [Link: LinkConditions]) async throws {
             await cluster.network.begin(number, links)
             try? await last()
             await cluster.network.end(number)
@@ -96,18 +97,18 @@ struct FaultDriver: Sendable {
         case .cut(let target, let direction, let loses):
             let index = await indexes(target)[0]
             tell("\(kind) \(names([index])) \(direction.rawValue)\(loses ? ", losing" : "")")
-            try await network(links([index], direction, LinkState(isCut: true, loses: loses)))
+            try await network(links([index], direction, LinkConditions(cut: loses ? .losing : .holding)))
         case .cutLink(let from, let to, let loses):
             tell("\(kind) n\(from + 1) to n\(to + 1)\(loses ? ", losing" : "")")
-            try await network([Link(from: from, to: to): LinkState(isCut: true, loses: loses)])
+            try await network([Link(from: from, to: to): LinkConditions(cut: loses ? .losing : .holding)])
         case .delay(let target, let milliseconds, let jitter):
             let index = await indexes(target)[0]
             tell("\(kind) \(names([index])) by \(milliseconds) ms")
-            try await network(links([index], .out, LinkState(delayMilliseconds: milliseconds, jitterMilliseconds: jitter)))
+            try await network(links([index], .out, LinkConditions(delayMicroseconds: Int64(milliseconds) * 1_000, jitterMicroseconds: Int64(jitter) * 1_000)))
         case .slow(let target, let rate):
             let index = await indexes(target)[0]
             tell("\(kind) \(names([index])) at \(rate) B/s")
-            try await network(links([index], .both, LinkState(bytesPerSecond: rate)))
+            try await network(links([index], .both, LinkConditions(bytesPerSecond: rate)))
         case .flap(let target, let every):
             let index = await indexes(target)[0]
             tell("\(kind) \(names([index])) every \(every) ms")
