@@ -110,6 +110,8 @@ let package = Package(
             .product(name: "X509", package: "swift-certificates"), .product(name: "SwiftASN1", package: "swift-asn1"),
             .product(name: "Crypto", package: "swift-crypto"),
         ], path: "Tests/TestCertificates"),
+        // HTTP/2 frames by hand, for tests of what no client does.
+        .target(name: "RawHTTP2", path: "Tests/RawHTTP2"),
         tests("SimulationTests", ["Auth", "Base", "Raft", "Log", "Store", "Replica", "Simulation"]),
         tests("RaftTests", ["Base", "Raft"]),
         tests("LogTests", ["Base", "Raft", "Log", "PosixDisk"]),
@@ -118,9 +120,9 @@ let package = Package(
         tests("BoltFileTests", ["Base", "BoltFile"]),
         tests("AuthTests", ["Base", "Auth"]),
         tests("ReplicaTests", ["Base", "Raft", "Log", "Store", "Auth", "Replica"]),
-        tests("GRPCTests", ["Base", "GRPC", "Wire", "CNghttp2"]),
+        tests("GRPCTests", ["Base", "GRPC", "Wire", "CNghttp2", "RawHTTP2"]),
         tests("ClientTests", ["quarterdeck", "Base", "GRPC", "Wire", "Client"] + nio),
-        tests("ServerTests", ["Base", "Raft", "Store", "Auth", "Replica", "GRPC", "Wire", "Server", "Client", "TestCertificates",
+        tests("ServerTests", ["Base", "Raft", "Store", "Auth", "Replica", "GRPC", "Wire", "Server", "Client", "TestCertificates", "RawHTTP2",
                               .product(name: "Logging", package: "swift-log"), .product(name: "NIOSSL", package: "swift-nio-ssl"),
                               .product(name: "Crypto", package: "swift-crypto"), .product(name: "CryptoExtras", package: "swift-crypto")] + nio),
         tests("UITests", ["UI"], exclude: ["Goldens"]), // read from the source folder
@@ -131,7 +133,7 @@ let package = Package(
                             .product(name: "Logging", package: "swift-log"), .product(name: "ArgumentParser", package: "swift-argument-parser")] + nio,
               exclude: ["README.md", "Corpus"]),
         // Real processes: the program itself beside the test bundle, etcd and etcdctl.
-        tests("IntegrationTests", ["quarterdeck", "torture", "Base", "Processes", "Wire", "Client", "Server", "Simulation", "TestCertificates", "UI"] + nio),
+        tests("IntegrationTests", ["quarterdeck", "torture", "Base", "Processes", "Wire", "Client", "Server", "Simulation", "TestCertificates", "RawHTTP2", "UI"] + nio),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -25,6 +25,12 @@ public protocol GRPCServerDelegate: AnyObject {
     func session(_ session: GRPCServerSession, cancelled stream: StreamID)
     /// The bytes that wait on this stream fell to what `notifyWhenDrained` asked for.
     func session(_ session: GRPCServerSession, drained stream: StreamID)
+    /// The client sent a ping, which is answered already. For a `PingPolicy`; `refuse` ends a connection.
+    func sessionGotPing(_ session: GRPCServerSession)
+}
+
+extension GRPCServerDelegate {
+    public func sessionGotPing(_ session: GRPCServerSession) {}
 }
 
 /// The server's end of a gRPC connection.
@@ -63,6 +69,10 @@ public final class GRPCServerSession: HTTP2Session {
     @exclusivity(unchecked) private var lastToken: [UInt8] = []
     @exclusivity(unchecked) private var lastAuthorization: [UInt8] = []
     @exclusivity(unchecked) private var lastAPIVersion: [UInt8] = []
+
+    @exclusivity(unchecked) private var budget = FrameBudget()
+    /// The client's first SETTINGS arrived: it speaks HTTP/2, not only its preface.
+    public private(set) var hasSettings = false
 
     /// Streams whose drain notice is due.
     @exclusivity(unchecked) private var drained: [StreamID] = []
@@ -157,6 +167,16 @@ public final class GRPCServerSession: HTTP2Session {
     /// Calls that were announced and are not over.
     public var openStreams: Int { open.count }
 
+    /// To be called at even times. A request, or a message of a stream, that is on its way at `limit` of these in a row is given up:
+    /// half a request occupies memory for as long as its sender likes. Whatever the client may send for nothing, it may again.
+    public func age(limit: UInt8) {
+        budget.refill()
+        for state in open where !state.pointee.ignoresInput && (!state.pointee.isStreaming || state.pointee.input.isInsideMessage) {
+            state.pointee.waits += 1
+            if state.pointee.waits >= limit { fail(state, .deadlineExceeded, "the request did not arrive in time") }
+        }
+    }
+
     /// The connection is gone: reports every unfinished call as cancelled. The session is not to be used afterwards.
     public func connectionClosed() {
         for state in open where state.pointee.isAnnounced && !state.pointee.isFinishing {
@@ -243,6 +263,7 @@ public final class GRPCServerSession: HTTP2Session {
     fileprivate func produce(_ state: UnsafeMutablePointer<ServerStream>, _ room: UnsafeMutableRawBufferPointer,
                              _ flags: UnsafeMutablePointer<UInt32>) -> Int {
         let count = state.pointee.output.take(into: room)
+        if count > 0, room.count >= FrameBudget.leastPieceBytes || state.pointee.output.count == 0 { budget.earn(FrameBudget.perCall) }
         if state.pointee.drainMark >= 0, state.pointee.output.count <= state.pointee.drainMark {
             state.pointee.drainMark = -1
             drained.append(state.pointee.id)
@@ -306,11 +327,48 @@ public final class GRPCServerSession: HTTP2Session {
 
     // MARK: Receiving
 
-    override func beganHeaders(_ stream: StreamID, isFirst: Bool) {
+    /// The client is told its limit; the library, another one.
+    override func firstFrame(_ frame: UnsafeRawBufferPointer) -> [UInt8]? {
+        precondition(frame[3] == UInt8(NGHTTP2_SETTINGS.rawValue), "a server begins with frame type \(frame[3]) instead of SETTINGS")
+        var changed = [UInt8](frame)
+        // Nine bytes of header, then entries of an id and a value.
+        for at in stride(from: 9, to: changed.count, by: 6) where changed[at] == 0 && changed[at + 1] == UInt8(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS.rawValue) {
+            withUnsafeBytes(of: settings.maxConcurrentStreams.bigEndian) { value in
+                for index in 0..<4 { changed[at + 2 + index] = value[index] }
+            }
+        }
+        return changed
+    }
+
+    override var maxQueuedFrames: Int { settings.maxQueuedFrames + 4 * open.count }
+    override func gotSettings() { hasSettings = true }
+    override func gotPing() { delegate.sessionGotPing(self) }
+
+    override func beganFrame(_ type: UInt8, length: Int, flags: UInt8) {
+        switch UInt32(type) {
+        case NGHTTP2_DATA.rawValue where length > 0 || flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0: budget.earn(1)
+        // nghttp2 counts both.
+        case NGHTTP2_RST_STREAM.rawValue, NGHTTP2_CONTINUATION.rawValue: break
+        case NGHTTP2_SETTINGS.rawValue: budget.spend(FrameBudget.perSettings)
+        default: budget.spend(1)
+        }
+        if budget.isSpent { refuse("frames that carry nothing") }
+    }
+
+    override func sentReset(_ stream: StreamID, _ code: UInt32) {
+        if code != HTTP2ErrorCode.noError.rawValue { budget.spend(FrameBudget.perReset) }
+    }
+
+    override func beganHeaders(_ stream: StreamID, isFirst: Bool) -> Bool {
         guard isFirst else {
             headStream = 0
-            return
+            return true
         }
+        guard open.count < Int(settings.maxConcurrentStreams) else {
+            reset(stream, .refusedStream)
+            return false
+        }
+        budget.earn(FrameBudget.perCall)
         let state = pool.popLast() ?? ServerStream.allocate()
         state.pointee.id = stream
         state.pointee.place = open.count
@@ -324,6 +382,7 @@ public final class GRPCServerSession: HTTP2Session {
         contentType = .missing
         hasBadTimeout = false
         if !encoding.isEmpty { encoding.removeAll() }
+        return true
     }
 
     override func header(_ stream: StreamID, name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) -> Bool {
@@ -461,6 +520,7 @@ public final class GRPCServerSession: HTTP2Session {
 
     private func hand(_ state: UnsafeMutablePointer<ServerStream>, _ message: UnsafeRawBufferPointer) {
         if state.pointee.isStreaming {
+            state.pointee.waits = 0
             delegate.session(self, received: message, on: state.pointee.id)
         } else {
             state.pointee.isAnnounced = true

@@ -14,6 +14,12 @@ public struct ProtocolFault: Error, Hashable, Sendable, CustomStringConvertible 
         self.code = code
         message = String(cString: nghttp2_strerror(code))
     }
+
+    /// What we do not put up with, though nghttp2 would.
+    init(refusal: StaticString) {
+        code = Int32(NGHTTP2_ERR_FLOODED.rawValue)
+        message = "\(refusal)"
+    }
 }
 
 /// Numbers that both roles of a session share.
@@ -27,6 +33,12 @@ public struct HTTP2Settings: Sendable {
     /// Largest header block accepted from the peer, counted as HPACK does (name + value + 32 per field). A larger one
     /// resets its stream.
     public var maxHeaderListBytes: Int = 64 << 10
+    /// Resets that the peer may send in one go, and per second after that: more and the connection ends. A client that gives up calls does so by
+    /// the dozen; one that opens and resets without end wants the work done for nothing. (CVE-2023-44487)
+    public var resetBurst: UInt64 = 5_000
+    public var resetsPerSecond: UInt64 = 500
+    /// Frames that wait for a peer that does not read, beyond four for each open stream.
+    public var maxQueuedFrames = 5_000
     public init() {}
 }
 
@@ -55,6 +67,11 @@ public class HTTP2Session {
     @exclusivity(unchecked) private final var isInsideLibrary = false
     /// Set once the peer or the library has ended the connection for good.
     private final var hasFailed = false
+    /// Why the peer is cut off once the portion at hand has been read; also what it is told.
+    @exclusivity(unchecked) private final var refusal: StaticString?
+    private final var hasSentFirstFrame = false
+    /// Headers or data were handed out since `takeHasSent`.
+    @exclusivity(unchecked) private final var hasSentCallFrames = false
 
     enum Role { case server, client }
 
@@ -68,6 +85,8 @@ public class HTTP2Session {
         nghttp2_option_set_no_closed_streams(option, 1)
         // The stream's window is given back by whoever consumes the messages.
         nghttp2_option_set_no_auto_window_update(option, 1)
+        nghttp2_option_set_stream_reset_rate_limit(option, settings.resetBurst, settings.resetsPerSecond)
+        // The rest is as we want it: 1,000 answers to pings and settings that wait, 32 settings in a frame, 8 continuations of a header block.
         let status = switch role {
         case .server: nghttp2_session_server_new2(&session, sessionCallbacks.pointer, nil, option)
         case .client: nghttp2_session_client_new2(&session, sessionCallbacks.pointer, nil, option)
@@ -84,7 +103,7 @@ public class HTTP2Session {
             entry(NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, UInt32(settings.maxHeaderListBytes)),
         ]
         switch role {
-        case .server: entries.append(entry(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, settings.maxConcurrentStreams))
+        case .server: entries.append(entry(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, HTTP2Session.libraryLimit(ofStreams: settings.maxConcurrentStreams)))
         case .client: entries.append(entry(NGHTTP2_SETTINGS_ENABLE_PUSH, 0))
         }
         check(nghttp2_submit_settings(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), entries, entries.count), "settings")
@@ -111,7 +130,16 @@ public class HTTP2Session {
             hasFailed = true
             throw ProtocolFault(code: Int32(taken))
         }
+        if nghttp2_session_get_outbound_queue_size(raw) > maxQueuedFrames { refuse("answers that nobody reads") }
+        if let refusal, !hasFailed {
+            goAway(.enhanceYourCalm, debug: refusal)
+            hasFailed = true
+            throw ProtocolFault(refusal: refusal)
+        }
     }
+
+    /// Ends the connection with ENHANCE_YOUR_CALM and these words once the portion at hand has been read: `receive` throws.
+    public final func refuse(_ reason: StaticString) { if refusal == nil { refusal = reason } }
 
     /// Hands out the bytes to send, in order, until nothing is left or about `limit` bytes were handed out. The memory
     /// is valid inside `write` only. Returns the number of bytes. Call it after `receive`, and after a batch of actions.
@@ -133,10 +161,24 @@ public class HTTP2Session {
                 if afterLibraryCall() { continue }
                 break
             }
-            write(UnsafeRawBufferPointer(start: chunk, count: count))
+            let frame = UnsafeRawBufferPointer(start: chunk, count: count)
+            if hasSentFirstFrame {
+                // DATA is 0, HEADERS 1.
+                if frame[3] <= 1 { hasSentCallFrames = true }
+                write(frame)
+            } else {
+                hasSentFirstFrame = true
+                if let changed = firstFrame(frame) { changed.withUnsafeBytes(write) } else { write(frame) }
+            }
             total += count
         }
         return total
+    }
+
+    /// Whether headers or data were handed out since the last time this was asked.
+    public final func takeHasSent() -> Bool {
+        defer { hasSentCallFrames = false }
+        return hasSentCallFrames
     }
 
     /// True when `drainOutput` would hand out something (flow control permitting).
@@ -176,7 +218,19 @@ public class HTTP2Session {
 
     // MARK: For the two roles
 
-    func beganHeaders(_ stream: StreamID, isFirst: Bool) {}
+    /// nghttp2 ends the connection of a peer that opens more streams than it may. It is told a larger number, so that a role can refuse single
+    /// streams, and still bounds what one portion of bytes can bring.
+    private static func libraryLimit(ofStreams advertised: UInt32) -> UInt32 { advertised > .max - 1_000 ? .max : advertised + 1_000 }
+
+    /// What to send instead of the first frame.
+    func firstFrame(_ frame: UnsafeRawBufferPointer) -> [UInt8]? { nil }
+    /// Frames that may wait to be sent.
+    var maxQueuedFrames: Int { .max }
+    /// A frame begins, whatever becomes of it.
+    func beganFrame(_ type: UInt8, length: Int, flags: UInt8) {}
+    func sentReset(_ stream: StreamID, _ code: UInt32) {}
+    /// Returns false when the stream has been reset and nothing more is to be heard of it.
+    func beganHeaders(_ stream: StreamID, isFirst: Bool) -> Bool { true }
     /// Returns false when the stream is to be reset.
     func header(_ stream: StreamID, name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) -> Bool { true }
     func headersComplete(_ stream: StreamID, endStream: Bool) {}
@@ -213,9 +267,13 @@ private struct SessionCallbacks: @unchecked Sendable {
         pointer = callbacks
 
         nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks) { _, frame, context in
-            withSession(context) {
+            let accepted = withSession(context) {
                 $0.beganHeaders(frame!.pointee.hd.stream_id, isFirst: isFirstBlock(frame!))
             }
+            return accepted ? 0 : Int32(NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue)
+        }
+        nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks) { _, header, context in
+            withSession(context) { $0.beganFrame(header!.pointee.type, length: header!.pointee.length, flags: header!.pointee.flags) }
             return 0
         }
         nghttp2_session_callbacks_set_on_header_callback(callbacks) { _, frame, name, nameCount, value, valueCount, _, context in
@@ -241,11 +299,15 @@ private struct SessionCallbacks: @unchecked Sendable {
             return 0
         }
         nghttp2_session_callbacks_set_on_frame_send_callback(callbacks) { _, frame, context in
-            if frame!.pointee.hd.type == UInt8(NGHTTP2_HEADERS.rawValue) {
+            switch UInt32(frame!.pointee.hd.type) {
+            case NGHTTP2_HEADERS.rawValue:
                 withSession(context) {
                     $0.sentHeaders(frame!.pointee.hd.stream_id,
                                    endStream: frame!.pointee.hd.flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0)
                 }
+            case NGHTTP2_RST_STREAM.rawValue:
+                withSession(context) { $0.sentReset(frame!.pointee.hd.stream_id, frame!.pointee.rst_stream.error_code) }
+            default: break
             }
             return 0
         }

@@ -29,6 +29,8 @@ struct ServerStream {
     var remoteEnded = false
     var isGzip = false
     var hasUnknownEncoding = false
+    /// How many looks in a row found the request on its way. (`age`)
+    var waits: UInt8 = 0
 
     /// What still arrives is thrown away.
     var ignoresInput: Bool { isFinishing || hasRequest }
@@ -55,6 +57,7 @@ struct ServerStream {
         remoteEnded = false
         isGzip = false
         hasUnknownEncoding = false
+        waits = 0
     }
 
     static func allocate() -> UnsafeMutablePointer<ServerStream> {
