@@ -186,7 +186,8 @@ public final class Node: @unchecked Sendable {
             }
             for (url, tls) in tls.clients {
                 do {
-                    listeners.append(try await ClientListener.start(port: driver, group: environment.clientGroup, host: url.host, tcpPort: url.port, tls: tls, auth: auth,
+                    listeners.append(try await ClientListener.start(port: driver, group: environment.clientGroup, host: url.host, tcpPort: url.port, tls: tls,
+                                                                    bounds: configuration.clientBounds, auth: auth,
                                                                     logger: logger))
                 } catch let error as NodeError { throw error } catch { throw listenError(url, error) }
             }

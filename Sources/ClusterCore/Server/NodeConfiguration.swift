@@ -101,6 +101,8 @@ public struct NodeConfiguration: Sendable {
     public var bcryptCost = 10
     public var autoCompaction = AutoCompaction.off
     public var tls = NodeTLS()
+    /// What clients may do to the node.
+    public var clientBounds = ClientBounds()
     /// Timing, bounds and quota; name and client URLs are filled in by the node.
     public var options = ReplicaOptions()
     public init() {}

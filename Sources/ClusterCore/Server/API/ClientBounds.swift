@@ -2,11 +2,12 @@ import Base
 
 /// The limits of a node's client side, each with the reason for its default.
 public struct ClientBounds: Sendable {
-    /// Connections of one listener; a further one is closed at once. The process's own descriptors come on top.
+    /// Connections of one listener; a further one is closed at once. `DescriptorLimit` may allow fewer.
     public var maxConnections = 10_000
     /// Calls that one connection may have open: HTTP/2 refuses more, so it also bounds outstanding requests. Real clients
     /// stay below 1,000; a call costs about 500 bytes.
-    public var maxConcurrentStreams: UInt32 = 16_384
+    public var maxConcurrentStreams: UInt32 = ClientBounds.mostConcurrentStreams
+    public static let mostConcurrentStreams: UInt32 = 16_384
     /// Answers that wait for the client to read them, per connection. Above this, granted reads are put off and asked again
     /// once half of it has left, so that many large ranges do not pile up. Reading from the socket goes on: HTTP/2 needs the
     /// client's window updates to make room.
@@ -17,6 +18,17 @@ public struct ClientBounds: Sendable {
     public var maxWaitForRoom: TimeSpan = .seconds(60)
     /// Request messages that have arrived in part, per connection. A client beyond it is not one of etcd's: it is cut off.
     public var maxPartialRequestBytes = 64 << 20
+    /// The same over all connections of a listener. Above it the one that brings more is cut off, if it holds `fairPartialRequestBytes`.
+    public var maxTotalPartialRequestBytes = 512 << 20
+    public var fairPartialRequestBytes = 2 << 20
+    /// Time in which a request must arrive once it has begun, and, while answers have no room, in which a client must take some. Coarse.
+    public var stuckTimeout: TimeSpan = .seconds(300)
+    /// Bytes that wait for one client from which on it may be holding up others, and what it must take in a quarter of that time.
+    public var stuckAnswerBytes = 1 << 20
+    public var leastTakenBytes = 64 << 10
+    /// Time that a connection has to take the rest when it is closed.
+    public var farewellTimeout: TimeSpan = .seconds(30)
+    public var keepAlive = KeepAliveOptions()
     /// Bytes added to `maxRequestBytes` for the largest gRPC message accepted. (etcd)
     public var requestOverheadBytes = 512 << 10
     /// The largest answer: grpc-go's limit for sending.
@@ -33,7 +45,7 @@ public struct ClientBounds: Sendable {
     public var maxBufferedSnapshotBytes = 1 << 20
     /// Bytes gathered for one write to the socket.
     public var writeChunkBytes = 256 << 10
-    /// Time in which a new connection must show which protocol it speaks.
+    /// Time in which a new connection must show which protocol it speaks, with HTTP/2 up to the client's settings.
     public var sniffTimeout: TimeSpan = .seconds(10)
     /// Time in which an HTTP/1.1 connection must bring its next request. (etcd's ReadHeaderTimeout)
     public var httpIdleTimeout: TimeSpan = .seconds(300)

@@ -19,6 +19,9 @@ final class ClientChannel: @unchecked Sendable {
     var identity: ClientIdentity?
     /// Set once it has turned out to be HTTP/1.1.
     var http: HTTPConnection?
+    var isTLS = false
+    /// Looks in a row that found answers waiting for it, with no room for others. (`ClientLoop.look`)
+    var stuckLooks: UInt8 = 0
 
     init(channel: any Channel) { self.channel = channel }
 
@@ -97,8 +100,11 @@ final class ProtocolSniffer: ChannelInboundHandler, RemovableChannelHandler {
         let pipeline = context.pipeline.syncOperations
         do {
             if isPreface {
-                let connection = GRPCConnection(loop: loop, identity: record.identity)
+                let connection = GRPCConnection(loop: loop, identity: record.identity, minPingInterval: record.isTLS ? nil : loop.bounds.keepAlive.minPingInterval)
                 record.grpc = connection
+                // Settings follow a preface at once.
+                connection.greetingTimer = timer
+                timer = nil
                 try pipeline.addHandler(connection, position: .after(self))
             } else {
                 let connection = HTTPConnection(loop: loop, identity: record.identity)

@@ -5,6 +5,11 @@ import NIOCore
 import NIOPosix
 import Replica
 import Synchronization
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#endif
 
 /// What a port serves.
 public enum ClientSurface: Sendable {
@@ -33,8 +38,11 @@ public final class ClientListener: Sendable {
         for eventLoop in group.makeIterator() { eventLoops.append(eventLoop) }
         let numbers = LoopNumbers.take(eventLoops.count, of: port)
         let budget = AnswerBudget(limit: bounds.maxTotalResponseBytes)
-        let loops = zip(eventLoops, numbers.numbers).map { ClientLoop(number: $1, eventLoop: $0, port: port, bounds: bounds, budget: budget, auth: auth, logger: logger) }
-        let connections = ConnectionCount()
+        let partialRequests = PartialRequests(limit: bounds.maxTotalPartialRequestBytes)
+        let loops = zip(eventLoops, numbers.numbers).map {
+            ClientLoop(number: $1, eventLoop: $0, port: port, bounds: bounds, budget: budget, partialRequests: partialRequests, auth: auth, logger: logger)
+        }
+        let connections = ConnectionCount(limit: bounds.maxConnections)
         let rejections = RejectionLog(logger)
         let acceptors = tls.map { tls in loops.map { TLSAcceptor(tls, loop: $0.eventLoop, rejections: rejections) } }
         for loop in loops {
@@ -46,12 +54,13 @@ public final class ClientListener: Sendable {
         let bootstrap = ServerBootstrap(group: group)
             .serverChannelOption(.backlog, value: 1_024)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .serverChannelInitializer(AcceptPause.add(logger))
             .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
-            .childChannelOption(.socketOption(.so_keepalive), value: 1)
+            .noticingLostHosts()
             .childChannelOption(.writeBufferWaterMark, value: .init(low: bounds.writeChunkBytes / 2, high: bounds.writeChunkBytes * 2))
             .childChannelInitializer { channel in
                 guard let index = loops.firstIndex(where: { $0.eventLoop === channel.eventLoop }), !loops[index].isDraining,
-                      connections.enter(limit: bounds.maxConnections) else {
+                      connections.enter() else {
                     return channel.eventLoop.makeFailedFuture(ConnectionRefused())
                 }
                 channel.closeFuture.whenComplete { _ in connections.leave() }
@@ -114,16 +123,37 @@ public final class ClientListener: Sendable {
 /// The connection is closed because the listener has as many as it may, or is ending.
 struct ConnectionRefused: Error {}
 
-/// Connections of all loops of a listener.
+/// Connections of all loops of a listener, within those of all listeners of the process.
 private final class ConnectionCount: Sendable {
+    private static let all = Atomic<Int>(0)
     private let count = Atomic<Int>(0)
+    private let limit: Int
+    private let limitOfAll = DescriptorLimit.connections
 
-    func enter(limit: Int) -> Bool {
-        if count.add(1, ordering: .relaxed).newValue <= limit { return true }
+    init(limit: Int) { self.limit = limit }
+
+    func enter() -> Bool {
+        let isWithin = count.add(1, ordering: .relaxed).newValue <= limit
+        if ConnectionCount.all.add(1, ordering: .relaxed).newValue <= limitOfAll, isWithin { return true }
         leave()
         return false
     }
-    func leave() { count.subtract(1, ordering: .relaxed) }
+    func leave() {
+        count.subtract(1, ordering: .relaxed)
+        ConnectionCount.all.subtract(1, ordering: .relaxed)
+    }
+}
+
+extension ServerBootstrap {
+    /// The kernel finds out about hosts that are gone, with etcd's times instead of its own two hours.
+    fileprivate func noticingLostHosts() -> ServerBootstrap {
+        let bootstrap = childChannelOption(.socketOption(.so_keepalive), value: 1)
+        #if os(Linux)
+        return bootstrap.childChannelOption(.tcpOption(.init(rawValue: TCP_KEEPIDLE)), value: 30).childChannelOption(.tcpOption(.init(rawValue: TCP_KEEPINTVL)), value: 30)
+        #else
+        return bootstrap
+        #endif
+    }
 }
 
 /// Numbers for client loops, unique among all listeners of a member.

@@ -3,6 +3,7 @@ import Base
 import GRPC
 import Logging
 import NIOCore
+import NIOSSL
 import Replica
 import Store
 import Synchronization
@@ -19,6 +20,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
     let identity: NodeIdentity
     let bounds: ClientBounds
     private let budget: AnswerBudget
+    let partialRequests: PartialRequests
     let auth: AuthDesk
     let logger: Logger
     /// What the port serves.
@@ -41,7 +43,9 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
 
     // To the clients.
     private var touched: [GRPCConnection] = []
-    private var channels: [ObjectIdentifier: ClientChannel] = [:]
+    private(set) var channels: [ObjectIdentifier: ClientChannel] = [:]
+    var upkeep: Upkeep
+    var upkeepTimer: Scheduled<Void>?
     /// The JSON gateway's connections to this server that carry no call now.
     var spareLinks: [GatewayLink] = []
     var counters = CallCounters()
@@ -78,12 +82,15 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
     private(set) var isClosed = false
     private var whenEmpty: EventLoopPromise<Void>?
 
-    init(number: UInt8, eventLoop: any EventLoop, port: any ReplicaPort, bounds: ClientBounds, budget: AnswerBudget, auth: AuthDesk, logger: Logger) {
+    init(number: UInt8, eventLoop: any EventLoop, port: any ReplicaPort, bounds: ClientBounds, budget: AnswerBudget,
+         partialRequests: PartialRequests = PartialRequests(limit: .max), auth: AuthDesk, logger: Logger) {
         self.number = number
         self.eventLoop = eventLoop
         self.port = port
         self.bounds = bounds
         self.budget = budget
+        self.partialRequests = partialRequests
+        upkeep = Upkeep(bounds)
         self.auth = auth
         self.logger = logger
         identity = port.identity
@@ -427,6 +434,9 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
         unpublishedAnswerBytes = 0
     }
 
+    /// Reads of ranges may be waiting.
+    var isShortOfRoom: Bool { !budget.hasRoom }
+
     private func waitForRoom(_ token: RequestToken, _ place: Int) {
         if calls[place].roomDeadline == .distantFuture { calls[place].roomDeadline = .now() + .nanoseconds(bounds.maxWaitForRoom.nanoseconds) }
         readsWithoutRoom.append(token)
@@ -641,6 +651,8 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
         }
         return acceptor.accept(channel) { channel, identity in
             record.identity = identity
+            // The same port may also take connections without it.
+            record.isTLS = (try? channel.pipeline.syncOperations.context(handlerType: NIOSSLServerHandler.self)) != nil
             try channel.pipeline.syncOperations.addHandler(ProtocolSniffer(record: record, loop: self, rejections: rejections))
         }
     }
@@ -649,12 +661,15 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
         channels[ObjectIdentifier(channel)] = channel
         counters.connections += 1
         if isPaused { channel.setReading(false) }
+        startUpkeep()
     }
 
     func unregister(_ channel: ClientChannel) {
         guard channels.removeValue(forKey: ObjectIdentifier(channel)) != nil else { return }
         counters.connections -= 1
-        if channels.isEmpty { whenEmpty?.succeed() }
+        guard channels.isEmpty else { return }
+        stopUpkeep()
+        whenEmpty?.succeed()
     }
 
     // MARK: Standing still and ending
@@ -668,8 +683,12 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
         if paused {
             deadlineTimer?.cancel()
             deadlineTimer = nil
+            stopUpkeep()
             return
         }
+        // Nobody was heard meanwhile.
+        for channel in channels.values { channel.grpc?.vigil.hasHeard = true }
+        startUpkeep()
         flushOutbox()
         let waiting = held
         held = []
@@ -714,6 +733,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
         isClosed = true
         deadlineTimer?.cancel()
         deadlineTimer = nil
+        stopUpkeep()
         for place in calls.indices {
             // Only the server's own questions have no connection that gives them back.
             if case .probe(let probe) = calls[place].work {

@@ -26,13 +26,17 @@ enum ByteOutlet {
         }
     }
 
-    /// Closes once everything that was written before has been passed on.
-    func closeAfterWrites() {
+    /// Closes once everything that was written before has been passed on, or when that has taken too long.
+    func closeAfterWrites(within limit: TimeSpan) {
         switch self {
         case .socket(let context):
             let channel = context.channel
             let promise = context.eventLoop.makePromise(of: Void.self)
-            promise.futureResult.whenComplete { _ in channel.close(promise: nil) }
+            let timer = context.eventLoop.scheduleTask(in: .nanoseconds(limit.nanoseconds)) { channel.close(promise: nil) }
+            promise.futureResult.whenComplete { _ in
+                timer.cancel()
+                channel.close(promise: nil)
+            }
             context.writeAndFlush(NIOAny(ByteBuffer()), promise: promise)
         case .gateway(let link): link.serverCloses()
         }
@@ -65,19 +69,30 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
     private(set) var isClogged = false
     private var postponed: [RequestToken] = []
 
-    /// Bytes received that belong to no complete request yet, estimated from above.
+    /// Bytes received that belong to no complete request yet, estimated from above; and what `PartialRequests` knows of them.
     private var partialBytes = 0
+    private var publishedPartialBytes = 0
     /// Watch streams with responses that may have left.
     private var watchesToSettle: [(stream: StreamID, call: WatchCall)] = []
+
+    /// Closes a connection that sends no settings.
+    var greetingTimer: Scheduled<Void>?
+    var vigil = Vigil()
+    /// nil: pings are not policed.
+    var pingPolicy: PingPolicy?
+    /// Bytes of answers that left since the last look at who stands still.
+    private var takenBytes = 0
 
     /// Who the client is by its certificate.
     let identity: ClientIdentity?
     /// The last signed token that was found right: a client sends the same one with every request.
     private var checkedToken: (token: [UInt8], claims: TokenSigner.Claims)?
 
-    init(loop: ClientLoop, identity: ClientIdentity? = nil) {
+    /// - Parameter minPingInterval: 0: gRPC's own; nil: pings are not policed.
+    init(loop: ClientLoop, identity: ClientIdentity? = nil, minPingInterval: TimeSpan? = nil) {
         self.loop = loop
         self.identity = identity
+        pingPolicy = minPingInterval.map { PingPolicy(minInterval: $0 > .zero ? $0 : KeepAliveOptions.standardPingInterval) }
         var settings = HTTP2Settings()
         settings.maxConcurrentStreams = loop.bounds.maxConcurrentStreams
         session = GRPCServerSession(methods: GRPCConnection.methods, delegate: self,
@@ -103,6 +118,9 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
 
     func take(_ buffer: ByteBuffer) {
         loop.receivedBytes += UInt64(buffer.readableBytes)
+        // Read, so that its end is seen, but not looked at.
+        guard !isClosing else { return }
+        vigil.hasHeard = true
         partialBytes += buffer.readableBytes
         do throws(ProtocolFault) {
             try receive(buffer)
@@ -111,7 +129,13 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
             flush()
             closeAfterWrites()
         }
-        if partialBytes > loop.bounds.maxPartialRequestBytes { checkPartialRequests() }
+        if greetingTimer != nil, session.hasSettings { endGreeting() }
+        if (partialBytes - publishedPartialBytes).magnitude >= PartialRequests.step || partialBytes > loop.bounds.maxPartialRequestBytes { checkPartialRequests() }
+    }
+
+    private func endGreeting() {
+        greetingTimer?.cancel()
+        greetingTimer = nil
     }
 
     private func receive(_ buffer: ByteBuffer) throws(ProtocolFault) {
@@ -129,10 +153,17 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
 
     private func checkPartialRequests() {
         partialBytes = session.bufferedRequestBytes
-        guard partialBytes > loop.bounds.maxPartialRequestBytes else { return }
+        publishPartial(partialBytes)
+        guard partialBytes > loop.bounds.maxPartialRequestBytes || partialBytes > loop.bounds.fairPartialRequestBytes && loop.partialRequests.isFull else { return }
         loop.logger.warning("client connection closed: unfinished requests of \(partialBytes) bytes")
         session.terminate(.enhanceYourCalm)
         flush()
+        closeAfterWrites()
+    }
+
+    private func publishPartial(_ bytes: Int) {
+        loop.partialRequests.add(bytes - publishedPartialBytes)
+        publishedPartialBytes = bytes
     }
 
     func channelReadComplete(context: ChannelHandlerContext) {
@@ -155,6 +186,8 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
     func end() {
         for place in table.all { loop.cancel(place, .canceled) }
         queuedBytes = 0
+        publishPartial(0)
+        endGreeting()
         outlet = nil
     }
 
@@ -175,7 +208,10 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
                 let count = try session.drainOutput(limit: chunk) { bytes in
                     output.writeBytes(bytes)
                     // One frame at a time; type 0 is DATA, whose payload is what was queued.
-                    if bytes.count > 9, bytes[3] == 0 { queuedBytes -= bytes.count - 9 }
+                    if bytes.count > 9, bytes[3] == 0 {
+                        queuedBytes -= bytes.count - 9
+                        takenBytes += bytes.count - 9
+                    }
                 }
                 guard count > 0 else { break }
                 loop.sentBytes += UInt64(count)
@@ -198,7 +234,13 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
     private func closeAfterWrites() {
         guard !isClosing, let outlet else { return }
         isClosing = true
-        outlet.closeAfterWrites()
+        outlet.closeAfterWrites(within: loop.bounds.farewellTimeout)
+    }
+
+    /// Since it was asked last: whether the client took answers, or there were few.
+    func takesAnswers() -> Bool {
+        defer { takenBytes = 0 }
+        return takenBytes >= loop.bounds.leastTakenBytes || session.bufferedResponseBytes < loop.bounds.stuckAnswerBytes
     }
 
     // MARK: Answers

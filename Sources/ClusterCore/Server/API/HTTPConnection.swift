@@ -138,6 +138,9 @@ final class HTTPConnection: ChannelInboundHandler {
     /// After a pause.
     func resume() { call?.resume() }
 
+    /// Whether what is written leaves, as far as can be seen now.
+    func takesAnswers() -> Bool { context?.channel.isWritable ?? true }
+
     var isWritable: Bool { context?.channel.isWritable ?? false }
 
     // MARK: Requests
