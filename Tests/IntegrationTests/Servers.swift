@@ -136,14 +136,14 @@ func withServers(_ count: Int = 1, extra: [String] = [], throughRelays: Bool = f
 }
 
 /// Real etcd with one member.
-func withRealEtcd(_ body: (_ endpoint: String, _ scratch: Scratch) async throws -> Void) async throws {
+func withRealEtcd(extra: [String] = [], _ body: (_ endpoint: String, _ scratch: Scratch) async throws -> Void) async throws {
     let scratch = try Scratch()
     let ports = try Ports.free(2)
     let client = "http://127.0.0.1:\(ports[0])", peer = "http://127.0.0.1:\(ports[1])"
     let process = try ChildProcess([
         EtcdTools.path("etcd"), "--name", "n1", "--data-dir", scratch.file("etcd"), "--listen-client-urls", client, "--advertise-client-urls", client,
         "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "n1=\(peer)", "--log-level", "error", "--unsafe-no-fsync",
-    ], in: scratch)
+    ] + extra, in: scratch)
     do {
         let connection = try EtcdClient(endpoints: [client])
         _ = try await connection.get("x", options: CallOptions(timeout: .seconds(30)))

@@ -76,6 +76,7 @@ struct ServeOptions: Hashable, Sendable {
     /// What a person should know of how the options were found; to be logged.
     var warnings: [String] = []
     var tls = NodeTLS()
+    var clientLimits = ClientLimits()
     /// debug, info, warn, error.
     var logLevel: String
     /// The console that started this node and ends it with itself.
@@ -119,6 +120,7 @@ struct ServeCommand: ParsableCommand {
     @Option(name: .customLong("auto-compaction-retention"), help: "History to keep: a time such as 1h or 5m, or plain hours; in the mode revision a number of revisions; 0 for all. (default: 0)") var autoCompactionRetention: String?
     @OptionGroup(title: "Discovery") var discovery: ServeDiscoveryFlags
     @Option(name: .customLong("config-file"), help: "Take all options from this file.") var configFile: String?
+    @OptionGroup(title: "Limits for clients") var clientLimits: ServeLimitFlags
     @OptionGroup(title: "TLS") var tls: ServeTLSFlags
     @Option(name: .customLong("log-level"), help: "debug, info, warn or error. (default: info)") var logLevel: String?
 
@@ -275,6 +277,7 @@ struct ServeCommand: ParsableCommand {
             authToken: authToken ?? environment["ETCD_AUTH_TOKEN"] ?? "simple",
             authTokenTTLSeconds: try number(authTokenTTL, "auth-token-ttl", 300, 0...1_000_000_000),
             // Beyond its range etcd takes the default, and so does the node.
-            bcryptCost: try number(bcryptCost, "bcrypt-cost", 10, 0...1_000), autoCompaction: compaction, discovery: discovery, records: records, tls: try tls.settings(environment: environment), logLevel: level, console: supervised)
+            bcryptCost: try number(bcryptCost, "bcrypt-cost", 10, 0...1_000), autoCompaction: compaction, discovery: discovery, records: records, tls: try tls.settings(environment: environment),
+            clientLimits: try clientLimits.settings(environment: environment, isFile: isFile), logLevel: level, console: supervised)
     }
 }

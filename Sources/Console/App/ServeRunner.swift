@@ -16,6 +16,7 @@ enum ServeRunner {
     static func run(_ options: ServeOptions) throws -> Int32 {
         // Before anything starts a thread.
         let signals = SignalInbox.install()
+        DescriptorLimit.raise()
         defer { LogSink.standardError.flush(withinSeconds: 1) }
         let console = try options.console.map { try SupervisingConsole($0, Self.configuration(options)) }
         let level = Logger.Level(rawValue: options.logLevel == "warn" ? "warning" : options.logLevel) ?? .info
@@ -133,6 +134,7 @@ enum ServeRunner {
         configuration.bcryptCost = options.bcryptCost
         configuration.autoCompaction = options.autoCompaction
         configuration.tls = options.tls
+        options.clientLimits.apply(to: &configuration.clientBounds)
         return configuration
     }
 }
