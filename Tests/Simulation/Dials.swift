@@ -158,7 +158,7 @@ public struct Dials: Sendable {
         case .ambush:
             dials.nodes = among([3, 3, 5])
             dials.spares = 1
-            dials.faults = someFaults(of: [.usurper, .regicide, .splitChange, .snapshotChurn, .stuckLog, .transfer, .kill, .powerCut, .cut, .pause, .drift, .membership, .duplicates],
+            dials.faults = someFaults(of: [.usurper, .regicide, .splitChange, .snapshotChurn, .stuckLog, .transfer, .kill, .powerCut, .cut, .pause, .drift, .membership, .compaction, .duplicates],
                                       percent: among([30, 50]))
             dials.faultEvery = .milliseconds(number(200...2500))
             dials.faultLasts = .milliseconds(number(200...3000))
@@ -178,7 +178,7 @@ public struct Dials: Sendable {
             dials.snapshotChunkBytes = 2 << 10
             options.snapshotCount = among([10, 50, 400])
             options.raft.keptEntries = among([0, 1, 20])
-            options.raft.maxAppendBytes = among([200, 4 << 10])
+            options.raft.maxAppendBytes = among([1, 200, 4 << 10])
             options.raft.failsOverQuickly = among([true, false])
             options.backendCommitInterval = .milliseconds(among([5, 50, 250]))
             options.backendCommitBytes = among([2 << 10, 64 << 10])

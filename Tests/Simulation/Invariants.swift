@@ -1,6 +1,7 @@
 import Base
 import Raft
 import Replica
+import Store
 
 /// Watches every turn of every member. Each check looks only at what the turn changed, so that all of them can always be on.
 struct Invariants {
@@ -41,6 +42,21 @@ struct Invariants {
         default: break
         }
         return nil
+    }
+
+    /// A linearizable read sees all that anybody knew to be committed when it was asked, an empty entry as well: whoever answers led until then,
+    /// for all that a quorum knew, and has applied as much. That shows a deposed leader's answer before a client happens to see that it is stale.
+    /// (Raft §6.4)
+    static func reading(_ range: RangeRequest, askedAt commit: UInt64, from node: SimulatedNode) -> Violation? {
+        guard !range.serializable, let applied = node.process?.replica.applied.index.rawValue, applied < commit else { return nil }
+        return Violation("fresh-read", "a read that was asked when \(commit) was committed is answered as of \(applied)")
+    }
+
+    /// A member is about to replace its store by a streamed snapshot, having said that it wants it: that must take it forward, however late the
+    /// snapshot comes.
+    static func installing(_ snapshot: SnapshotMetadata, on process: SimulatedNode.Process) -> Violation? {
+        guard snapshot.position.index.rawValue <= process.seen.commit else { return nil }
+        return Violation("snapshot-forward", "a snapshot at \(snapshot.position.index.rawValue) is installed over \(process.seen.commit), which are committed")
     }
 
     /// After each turn of a member.
@@ -92,6 +108,10 @@ struct Invariants {
             }
             if let (index, term) = news, let violation = nobodyCanWinWithout(index, term, raft.configuration, nodes),
                nobodyCanWinWithout(index, term, seen.configuration ?? raft.configuration, nodes) != nil { return violation }
+            // What an earlier leader left counts as committed only together with an entry of the leader's own. (Raft §5.4.2)
+            if raft.role == .leader, seen.role == .leader, seen.term == term, let committedTerm = process.shadow.term(at: commit), committedTerm != term {
+                return Violation("commit-own-term", "the leader of term \(term) commits up to entry \(commit) of term \(committedTerm)")
+            }
         }
         if applied > seen.applied {
             for index in seen.applied + 1...applied {

@@ -278,9 +278,9 @@ final class Nemesis {
             guard let leader = leader(simulation), let heir = pick(members.filter { $0 !== leader }) else { return }
             ask(.moveLeader(to: heir.id), of: leader, simulation)
         case .compaction:
-            let revision = simulation.world.truth.revision - Int64(generator.next() % 60) + 1
+            let revision = compactionTarget(simulation.world.truth.history)
             var body = ByteWriter()
-            CompactionRequest(revision: Revision(max(1, revision)), physical: chance(30)).encode(into: &body)
+            CompactionRequest(revision: Revision(revision), physical: chance(30)).encode(into: &body)
             ask(.propose(.compaction, body: body.bytes, cost: 0), of: node, simulation)
         case .leaseStorm:
             for _ in 0..<200 { ask(.leaseGrant(lease: .none, ttlSeconds: 1), of: node, simulation) }
@@ -294,6 +294,14 @@ final class Nemesis {
             changeMembers(leader, simulation)
         case .snapshotChurn: leaveBehind(node, simulation)
         }
+    }
+
+    /// Anywhere in the recent past, or right behind the present; and often at a deletion, where the revision itself has more to keep than what
+    /// a read at it sees.
+    private func compactionTarget(_ history: TrueHistory) -> Int64 {
+        let target = max(1, history.revision - Int64(generator.next() % 60) + 1)
+        guard chance(50) else { return target }
+        return (max(1, target - 30)...target).last { history[$0]?.events.contains(where: \.isDelete) == true } ?? target
     }
 
     private func cut(_ pairs: [(MemberID, MemberID)], _ simulation: Simulation, for span: Int64? = nil) {

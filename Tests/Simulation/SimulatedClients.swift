@@ -88,8 +88,8 @@ final class ClientWorld {
     var generator: SeededGenerator
     private(set) var clients: [SimulatedClient] = []
     private var watchers: [SimulatedWatcher] = []
-    /// Who waits for which answer. Looked up, never walked.
-    private var waiting: [UInt64: (client: SimulatedClient, serial: Int)] = [:]
+    /// Who waits for which answer, and what was committed when it was asked. Looked up, never walked.
+    private var waiting: [UInt64: (client: SimulatedClient, serial: Int, commit: UInt64)] = [:]
     private var streams: [UInt64: (watcher: SimulatedWatcher, serial: Int)] = [:]
     var nextToken: UInt64 = 1
     private var nextStream: UInt64 = 1
@@ -187,7 +187,7 @@ final class ClientWorld {
     func send(_ request: Request, by client: SimulatedClient, from credential: Credential, after travel: Int64, _ simulation: Simulation) {
         let token = RequestToken(rawValue: nextToken)
         nextToken += 1
-        waiting[token.rawValue] = (client, client.serial)
+        waiting[token.rawValue] = (client, client.serial, simulation.invariants.ledger.commit)
         let node = client.node
         simulation.schedule(.post(node, life: node.life, .request(token, request, requiresLeader: false, from: credential)), after: travel)
     }
@@ -293,19 +293,20 @@ final class ClientWorld {
     /// The machine has an answer: it travels back, or is lost.
     func answered(_ token: RequestToken, _ answer: Answer, by node: SimulatedNode, _ simulation: Simulation) {
         if simulation.nemesis.answered(token, answer, simulation) { return }
-        guard let (client, serial) = waiting.removeValue(forKey: token.rawValue) else { return }
+        guard let (client, serial, _) = waiting.removeValue(forKey: token.rawValue) else { return }
         if dials.lostAnswersPerMille > 0, generator.next() % 1000 < UInt64(dials.lostAnswersPerMille) { return }
         simulation.schedule(.client(client, serial: serial, .answer(answer, revision: node.process?.seen.revision ?? 1)), after: number(20_000...500_000))
     }
 
     func granted(_ grant: ReadGrant, by node: SimulatedNode, _ simulation: Simulation) {
         for token in grant.tokens {
-            guard let (client, serial) = waiting.removeValue(forKey: token.rawValue), client.serial == serial else { continue }
+            guard let (client, serial, commit) = waiting.removeValue(forKey: token.rawValue), client.serial == serial else { continue }
             if dials.users > 0, oneIn(8) { simulation.fail(judge.compare(grant.auth), node) }
             if client.isLoggingIn {
                 comparePassword(of: client, with: grant.auth, simulation)
                 continue
             }
+            simulation.fail(Invariants.reading(client.range, askedAt: commit, from: node), node)
             // Mostly at once; sometimes the reader thread is late, and the store has moved on.
             if oneIn(5) {
                 simulation.schedule(.client(client, serial: serial, .evaluate(grant, token, node, life: node.life)), after: number(0...300_000_000))
@@ -445,8 +446,10 @@ final class ClientWorld {
         watcher.stream = WatchStreamID(nextStream)
         nextStream += 1
         streams[watcher.stream.rawValue] = (watcher, watcher.serial)
-        // Now and then somewhere else in history: far back, or in the future.
-        if watcher.next == 0 || oneIn(6) { watcher.next = [0, max(1, truth.revision - number(0...60)), truth.revision + number(1...10)][Int(generator.next() % 3)] }
+        // Now and then somewhere else in history: far back, in the future, or where history begins.
+        if watcher.next == 0 || oneIn(6) {
+            watcher.next = [0, max(1, truth.revision - number(0...60)), truth.revision + number(1...10), max(1, truth.compactRevision + number(-1...1))][Int(generator.next() % 4)]
+        }
         // It asks for other keys than before, of which the judges may have forgotten more.
         if watcher.next > 0 { watcher.next = max(watcher.next, truth.history.floor + 1) }
         let everything = oneIn(2)

@@ -172,6 +172,7 @@ extension Simulation {
         let install = { [self] in
             guard !transfer.isFinished, target.process === process, process.replica.wants(metadata), let reader = try? backend.makeReader(), let state = try? ReplicaState.load(from: reader),
                   (try? target.stores.sync()) != nil else { return give(up: transfer, target) }
+            if let violation = Invariants.installing(metadata, on: process) { return fail(violation, target) }
             process.backend = backend
             process.storeNumber = transfer.storeNumber
             process.shadow.snapshotConfiguration = metadata.configuration
