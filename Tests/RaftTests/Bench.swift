@@ -95,6 +95,12 @@ final class Single {
     }
 
     var term: UInt64 { core.term.rawValue }
+
+    // `#expect` copies what it asks, and a core cannot be copied.
+    var isLeader: Bool { core.isLeader }
+    var hasCommittedInTerm: Bool { core.hasCommittedInTerm }
+    var leaderIsFresh: Bool { core.leaderIsFresh(at: now) }
+    func wantsSnapshot(at index: LogIndex) -> Bool { core.wantsSnapshot(at: index) }
 }
 
 extension [RaftEffect] {

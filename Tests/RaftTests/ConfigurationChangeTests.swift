@@ -64,7 +64,7 @@ import Testing
         single.receive(.voteReply(granted: true, isPreVote: true, refusal: nil), from: 2, term: 1)
         single.sync()
         single.receive(.voteReply(granted: true, isPreVote: false, refusal: nil), from: 2, term: 1)
-        #expect(single.core.isLeader)
+        #expect(single.isLeader)
         #expect(single.step(.proposeConfiguration(ConfigurationChange(steps: [.addVoter(member(4))]))).changesRefused == [.configurationPending])
     }
 
@@ -143,7 +143,7 @@ import Testing
         let old = bench.elect()
         bench.give(.proposeConfiguration(ConfigurationChange(steps: [.remove(old.core.id)])), to: old.core.id.rawValue)
         bench.run(for: .milliseconds(3))
-        #expect(!old.core.isLeader)
+        #expect(!old.isLeader)
         #expect(old.effects.notes.contains(.steppedDown(term: Term(1), reason: .removed)))
         // At once, without an election timeout.
         let new = bench.leader

@@ -137,7 +137,7 @@ import Testing
         single.lead()
         let end = single.now + T * 2
         while single.core.isLeader && single.now < end { single.waitForDeadline() }
-        #expect(!single.core.isLeader)
+        #expect(!single.isLeader)
         #expect(single.effects.notes.contains(.steppedDown(term: Term(1), reason: .lostQuorum)))
         #expect(single.now <= .zero + T * 3)
     }
@@ -149,7 +149,7 @@ import Testing
             single.waitForDeadline()
             single.receive(.heartbeatReply(round: .none), from: 3, term: 1)
         }
-        #expect(single.core.isLeader)
+        #expect(single.isLeader)
     }
 
     @Test func pausedLeaderMustHearAQuorumAgain() {
@@ -165,7 +165,7 @@ import Testing
         #expect(newRound > round)
         #expect(single.core.nextDeadline <= single.now + T)
         #expect(single.receive(.heartbeatReply(round: newRound), from: 2, term: 1).readsReady.count == 1)
-        #expect(single.core.isLeader)
+        #expect(single.isLeader)
     }
 
     @Test func pausedFollowerReadsItsMessagesBeforeItCampaigns() {
@@ -201,7 +201,7 @@ import Testing
         let single = Single()
         single.lead()
         let effects = single.receive(.heartbeat(commit: .zero, round: .none), from: 2, term: 1)
-        #expect(single.core.isLeader)
+        #expect(single.isLeader)
         #expect(effects.notes == [.messageRefused(from: member(2), .impossibleTerm)])
     }
 
@@ -233,7 +233,7 @@ import Testing
         bench.passes = { $0.to != old.core.id }
         bench.run(for: T * 6)
         let others = bench.members.filter { $0 !== old }
-        #expect(!old.core.isLeader)
+        #expect(!old.isLeader)
         #expect(others.count { $0.core.isLeader } == 1)
     }
 

@@ -147,13 +147,13 @@ import Testing
         single.sync()
         single.receive(.voteReply(granted: true, isPreVote: false, refusal: nil), from: 2, term: 3)
         single.sync()
-        #expect(single.core.isLeader)
+        #expect(single.isLeader)
         single.receive(.appendAccepted(match: index(2)), from: 2, term: 3)
         #expect(single.core.commit == .zero)
-        #expect(!single.core.hasCommittedInTerm)
+        #expect(!single.hasCommittedInTerm)
         single.receive(.appendAccepted(match: index(3)), from: 2, term: 3)
         #expect(single.core.commit == index(3))
-        #expect(single.core.hasCommittedInTerm)
+        #expect(single.hasCommittedInTerm)
     }
 
     @Test func messagesOnTheWayAreBoundedInNumberAndBytes() {
@@ -461,7 +461,7 @@ import Testing
         }
         #expect(single.effects.notes.contains(.transferAborted(to: member(2))))
         #expect(single.step(.propose(payloads: [[2]])).proposalsRefused.isEmpty)
-        #expect(single.core.isLeader)
+        #expect(single.isLeader)
     }
 
     @Test func learnersAndStrangersAreNoTargets() {

@@ -109,9 +109,15 @@ final class SimulatedCluster {
         var configuration: Configuration
     }
 
+    /// A core cannot be copied out of what holds it.
+    final class Process {
+        var core: RaftCore
+        init(_ core: consuming RaftCore) { self.core = core }
+    }
+
     final class Node {
         let id: MemberID
-        var core: RaftCore?
+        var process: Process?
         var incarnation = 0
         var pausedUntil: Instant?
         var waitingWhilePaused: [Happening] = []
@@ -218,10 +224,10 @@ final class SimulatedCluster {
         case .arrive(let message):
             try deliver(.message(message), to: Int(message.to.rawValue) - 1, or: happening)
         case .wake(let i, let incarnation):
-            guard let core = nodes[i].core, nodes[i].incarnation == incarnation, nodes[i].pausedUntil == nil else { return }
+            guard let process = nodes[i].process, nodes[i].incarnation == incarnation, nodes[i].pausedUntil == nil else { return }
             guard nodes[i].wakeAt <= now else { return }
             nodes[i].wakeAt = .distantFuture
-            if core.nextDeadline <= now { try deliver(.timer, to: i, or: happening) } else { arm(i) }
+            if process.core.nextDeadline <= now { try deliver(.timer, to: i, or: happening) } else { arm(i) }
         case .flush(let i, let incarnation):
             guard nodes[i].incarnation == incarnation else { return }
             if nodes[i].pausedUntil != nil { return nodes[i].waitingWhilePaused.append(happening) }
@@ -240,8 +246,8 @@ final class SimulatedCluster {
             nodes[i].durableStore = nodes[i].store
             try deliver(.compact(upTo: nodes[i].store.position.index), to: i, or: nil)
             // In order with the writes: none may still be on its way to what is dropped.
-            if let core = nodes[i].core, nodes[i].writes.isEmpty, chance(0.5) {
-                nodes[i].disk.drop(before: min(core.firstIndex, nodes[i].durableStore.position.index.next))
+            if let process = nodes[i].process, nodes[i].writes.isEmpty, chance(0.5) {
+                nodes[i].disk.drop(before: min(process.core.firstIndex, nodes[i].durableStore.position.index.next))
             }
             schedule(happening, after: .milliseconds(30) + random(upTo: .milliseconds(60)))
         case .snapshotArrives(let metadata, let from, let to, let incarnation):
@@ -250,10 +256,10 @@ final class SimulatedCluster {
             guard nodes[i].incarnation == incarnation else { return }
             try deliver(.snapshotSent(to: nodes[to].id, succeeded: succeeded), to: i, or: happening)
         case .refused(let gone, let i, let incarnation):
-            guard nodes[i].incarnation == incarnation, nodes[gone].core == nil else { return }
+            guard nodes[i].incarnation == incarnation, nodes[gone].process == nil else { return }
             try deliver(.peerGone(nodes[gone].id), to: i, or: happening)
         case .restart(let i):
-            if nodes[i].core == nil { boot(i) }
+            if nodes[i].process == nil { boot(i) }
         case .resume(let i, let incarnation):
             guard nodes[i].incarnation == incarnation, nodes[i].pausedUntil != nil else { return }
             nodes[i].pausedUntil = nil
@@ -280,8 +286,8 @@ final class SimulatedCluster {
     }
 
     private func arm(_ i: Int) {
-        guard let core = nodes[i].core else { return }
-        let deadline = core.nextDeadline
+        guard let process = nodes[i].process else { return }
+        let deadline = process.core.nextDeadline
         guard deadline < nodes[i].wakeAt, deadline != .distantFuture else { return }
         nodes[i].wakeAt = max(deadline, now)
         queue.push(.wake(i, incarnation: nodes[i].incarnation), at: max(deadline, now))
@@ -295,8 +301,8 @@ final class SimulatedCluster {
         node.store = node.durableStore
         let restart = RaftRestart(hardState: node.disk.hardState, configuration: node.store.configuration, start: node.disk.start,
                                   entries: node.disk.entries, applied: node.store.position.index, appliedTerm: node.store.position.term)
-        node.core = RaftCore(id: node.id, options: options, restart: restart, generator: SeededGenerator(seed: generator.next()), now: now)
-        node.lastCommit = node.core!.commit
+        node.process = Process(RaftCore(id: node.id, options: options, restart: restart, generator: SeededGenerator(seed: generator.next()), now: now))
+        node.lastCommit = node.process!.core.commit
         node.wakeAt = .distantFuture
         node.flushScheduled = false
         node.lastWriteDone = now
@@ -311,23 +317,23 @@ final class SimulatedCluster {
     /// What was being written may be there or not, in order.
     func crash(_ i: Int) {
         let node = nodes[i]
-        guard node.core != nil else { return }
+        guard node.process != nil else { return }
         trace?("crash \(node.id)")
         let survived = Int.random(in: 0...node.writes.count, using: &generator)
         for batch in node.writes.prefix(survived) { node.disk.write(batch) }
         node.writes = []
-        node.core = nil
+        node.process = nil
         node.pausedUntil = nil
         node.waitingWhilePaused = []
         node.incarnation += 1
-        for other in nodes.indices where other != i && nodes[other].core != nil && !blocked.contains(link(other, i)) && chance(weather.noticedCrashes) {
+        for other in nodes.indices where other != i && nodes[other].process != nil && !blocked.contains(link(other, i)) && chance(weather.noticedCrashes) {
             schedule(.refused(i, by: other, incarnation: nodes[other].incarnation), after: random(upTo: .milliseconds(4)))
         }
     }
 
     func deliver(_ event: RaftEvent, to i: Int, or retry: Happening?) throws {
         let node = nodes[i]
-        guard node.core != nil else { return }
+        guard node.process != nil else { return }
         if node.pausedUntil != nil {
             if let retry {
                 node.waitingWhilePaused.append(retry)
@@ -342,9 +348,9 @@ final class SimulatedCluster {
         var effects: [RaftEffect] = []
         if let late = node.latePersisted {
             node.latePersisted = nil
-            node.core!.handle(.persisted(late), at: now, wall: wall, into: &effects)
+            node.process!.core.handle(.persisted(late), at: now, wall: wall, into: &effects)
         }
-        node.core!.handle(event, at: now, wall: wall, into: &effects)
+        node.process!.core.handle(event, at: now, wall: wall, into: &effects)
         try carryOut(effects, of: i)
         if node.flushScheduled { return }
         if chance(0.2) {
@@ -358,18 +364,16 @@ final class SimulatedCluster {
     var wall: WallTime { WallTime(milliseconds: now.nanoseconds / 1_000_000) }
 
     private func flush(_ i: Int) throws {
-        guard nodes[i].core != nil else { return }
+        guard nodes[i].process != nil else { return }
         var effects: [RaftEffect] = []
-        nodes[i].core!.flush(at: now, into: &effects)
+        nodes[i].process!.core.flush(at: now, into: &effects)
         try carryOut(effects, of: i)
         flushes += 1
-        if flushes % 3 == 0 { try checkState(of: i) }
+        if flushes % 3 == 0, let process = nodes[i].process { try check(process.core, of: nodes[i]) }
         arm(i)
     }
 
-    private func checkState(of i: Int) throws {
-        let node = nodes[i]
-        guard let core = node.core else { return }
+    private func check(_ core: borrowing RaftCore, of node: Node) throws {
         if core.commit < node.lastCommit { throw fail("\(node.id): commit went back from \(node.lastCommit) to \(core.commit)") }
         node.lastCommit = core.commit
         if core.term < node.lastTerm && node.incarnation == 0 { throw fail("\(node.id): term went back") }
@@ -472,7 +476,7 @@ final class SimulatedCluster {
             guard held >= match, node.disk.hardState.term == message.term else {
                 throw fail("\(node.id): acknowledged \(match.rawValue) with \(held.rawValue) on disk in term \(node.disk.hardState.term.rawValue)")
             }
-            if match > node.durableStore.position.index, let core = node.core, node.disk.term(at: match) != core.log.term(at: match) {
+            if match > node.durableStore.position.index, let process = node.process, node.disk.term(at: match) != process.core.log.term(at: match) {
                 throw fail("\(node.id): acknowledged an entry at \(match.rawValue) that its disk does not hold")
             }
         default: break
@@ -485,8 +489,8 @@ final class SimulatedCluster {
         guard node.disk.hardState.term == term, node.disk.hardState.vote == node.id else { throw fail("\(node.id): elected with a vote that is not durable") }
         // A late winner of an old term need not hold what a newer term has committed. (seed 2689)
         let last = LogIndex(UInt64(committed.lastIndex { $0.by < term }.map { $0 + 1 } ?? 0))
-        guard let core = node.core, last > core.log.start.index else { return }
-        guard core.log.term(at: last) == committed[Int(last.rawValue) - 1].term else {
+        guard let process = node.process, last > process.core.log.start.index else { return }
+        guard process.core.log.term(at: last) == committed[Int(last.rawValue) - 1].term else {
             throw fail("\(node.id): elected in term \(term.rawValue) without the committed entry \(last.rawValue)")
         }
     }
@@ -507,7 +511,7 @@ final class SimulatedCluster {
         if slot < committed.count {
             guard (committed[slot].term, committed[slot].value) == (entry.term, value) else { throw fail("\(node.id): applied something else at \(entry.index.rawValue)") }
         } else {
-            committed.append((entry.term, value, node.core?.term ?? entry.term))
+            committed.append((entry.term, value, node.process?.core.term ?? entry.term))
             if let voters = staticVoters {
                 let holders = voters.count { voter in
                     let other = nodes[Int(voter.rawValue) - 1]
@@ -540,11 +544,11 @@ final class SimulatedCluster {
     }
 
     private func snapshotArrives(_ metadata: SnapshotMetadata, from: Int, to: Int, incarnation: Int) throws {
-        let isCutOff = blocked.contains(link(from, to)) || nodes[from].incarnation != incarnation || nodes[to].core == nil
+        let isCutOff = blocked.contains(link(from, to)) || nodes[from].incarnation != incarnation || nodes[to].process == nil
             || nodes[to].pausedUntil != nil || chance(isCalm ? 0 : weather.loss)
         if !isCutOff {
             let node = nodes[to]
-            if node.core!.wantsSnapshot(at: metadata.position.index) {
+            if node.process!.core.wantsSnapshot(at: metadata.position.index) {
                 snapshotsInstalled += 1
                 node.store = StoreImage(position: metadata.position, configuration: metadata.configuration)
                 node.durableStore = node.store
@@ -561,7 +565,7 @@ final class SimulatedCluster {
         if chance(weather.crashes) {
             // Sometimes the power goes for everyone.
             let victims = chance(0.1) ? Array(nodes.indices) : [i]
-            for victim in victims where nodes[victim].core != nil {
+            for victim in victims where nodes[victim].process != nil {
                 crash(victim)
                 schedule(.restart(victim), after: .milliseconds(5) + random(upTo: options.electionTimeout * 3))
             }
@@ -577,10 +581,10 @@ final class SimulatedCluster {
             }
             schedule(.heal, after: random(upTo: options.electionTimeout * 5))
             if chance(0.5) {
-                for node in nodes where node.core != nil { try deliver(.peerUnreachable(nodes[i].id), to: Int(node.id.rawValue) - 1, or: nil) }
+                for node in nodes where node.process != nil { try deliver(.peerUnreachable(nodes[i].id), to: Int(node.id.rawValue) - 1, or: nil) }
             }
         }
-        if chance(weather.pauses), nodes[i].core != nil, nodes[i].pausedUntil == nil {
+        if chance(weather.pauses), nodes[i].process != nil, nodes[i].pausedUntil == nil {
             nodes[i].pausedUntil = now
             schedule(.resume(i, incarnation: nodes[i].incarnation), after: random(upTo: options.electionTimeout * 4))
         }
@@ -607,19 +611,19 @@ final class SimulatedCluster {
             }
         }
         // Two voters at least stay, or a single crash is a long silence.
-        guard let next = try? nodes[leader].core!.configuration.applying(ConfigurationChange(steps: steps)), next.voters.count >= 2 else { return }
+        guard let next = try? nodes[leader].process!.core.configuration.applying(ConfigurationChange(steps: steps)), next.voters.count >= 2 else { return }
         try deliver(.proposeConfiguration(ConfigurationChange(steps: steps, forcesJoint: chance(0.3))), to: leader, or: nil)
     }
 
     func anyLeader() -> Int? {
-        let all = nodes.indices.filter { nodes[$0].core?.isLeader == true && nodes[$0].pausedUntil == nil }
-        return all.max { nodes[$0].core!.term < nodes[$1].core!.term }
+        let all = nodes.indices.filter { nodes[$0].process?.core.isLeader == true && nodes[$0].pausedUntil == nil }
+        return all.max { nodes[$0].process!.core.term < nodes[$1].process!.core.term }
     }
 
     private func clientStep() throws {
         let i = chance(0.7) ? anyLeader() ?? 0 : Int.random(in: nodes.indices, using: &generator)
         let node = nodes[i]
-        guard node.core != nil, node.pausedUntil == nil else { return }
+        guard node.process != nil, node.pausedUntil == nil else { return }
         if chance(0.5) {
             try propose(Int.random(in: 1...6, using: &generator), at: i)
         } else {
@@ -661,15 +665,15 @@ final class SimulatedCluster {
         for i in nodes.indices {
             nodes[i].diskIsSlowUntil = .zero
             if nodes[i].pausedUntil != nil { try happen(.resume(i, incarnation: nodes[i].incarnation)) }
-            if nodes[i].core == nil { boot(i) }
+            if nodes[i].process == nil { boot(i) }
         }
         let patience = options.electionTimeout * 40
-        guard try run(upTo: patience, until: { anyLeader().map { nodes[$0].core!.hasCommittedInTerm } ?? false }) else {
-            throw fail("no leader after everything healed: \(nodes.map { $0.core!.status(includingPeers: false) })")
+        guard try run(upTo: patience, until: { anyLeader().map { nodes[$0].process!.core.hasCommittedInTerm } ?? false }) else {
+            throw fail("no leader after everything healed: \(nodes.map { $0.process!.core.status(includingPeers: false) })")
         }
         var marker: UInt64 = 0
         let settled = try run(upTo: patience) {
-            guard let leader = anyLeader(), nodes[leader].core!.lead.transfer == nil else { return false }
+            guard let leader = anyLeader(), nodes[leader].process!.core.lead.transfer == nil else { return false }
             if marker == 0 || !nodes[leader].proposed.contains(marker) && !acknowledged.contains(marker) {
                 marker = SimulatedCluster.value(of: Entry(index: .zero, term: .zero, kind: .command, proposedAt: .unknown,
                                                           payload: withUnsafeBytes(of: nextValue.littleEndian) { [UInt8]($0) }))
@@ -685,7 +689,7 @@ final class SimulatedCluster {
         }
         guard settled else {
             throw fail("not everyone caught up after everything healed: \(committed.count) committed, "
-                + "\(nodes.map { $0.core!.status(includingPeers: true) })")
+                + "\(nodes.map { $0.process!.core.status(includingPeers: true) })")
         }
         let present = Set(committed.map(\.value))
         for value in acknowledged where !present.contains(value) { throw fail("an acknowledged write is lost") }

@@ -44,7 +44,7 @@ import Testing
     @Test func followerBeginsItsLogAnewBehindTheSnapshot() {
         let single = Single(term: 4, entries: log([1, 1, 1]), applied: 2)
         single.receive(.heartbeat(commit: .zero, round: .none), from: 2, term: 4)
-        #expect(single.core.wantsSnapshot(at: index(9)))
+        #expect(single.wantsSnapshot(at: index(9)))
         let configuration = Configuration(voters: [member(1), member(2)], learners: [member(5)])
         let effects = single.step(.snapshotInstalled(SnapshotMetadata(position: position(9, 3), configuration: configuration), from: member(2)))
         #expect(effects.persisted.map(\.reset) == [position(9, 3)])
@@ -69,7 +69,7 @@ import Testing
     @Test func snapshotThatBringsNothingChangesNothing() {
         let single = Single(term: 1, entries: log([1, 1, 1]), applied: 3)
         single.receive(.heartbeat(commit: .zero, round: .none), from: 2, term: 1)
-        #expect(!single.core.wantsSnapshot(at: index(2)))
+        #expect(!single.wantsSnapshot(at: index(2)))
         let effects = single.step(.snapshotInstalled(SnapshotMetadata(position: position(2, 1), configuration: Configuration(voters: [member(9)])), from: member(2)))
         #expect(effects.persisted.isEmpty)
         #expect(effects.sent(to: 2) == [.snapshotReply(installed: position(2, 1))])
@@ -104,6 +104,6 @@ import Testing
             probes += single.receive(.heartbeatReply(round: .none), from: 3, term: 4).sent(to: 3).appends.count
         }
         #expect(probes > 0)
-        #expect(single.core.isLeader)
+        #expect(single.isLeader)
     }
 }

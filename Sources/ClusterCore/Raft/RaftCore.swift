@@ -9,7 +9,9 @@ import DequeModule
 ///
 /// Whatever promises something that this member must not forget (a vote, its own candidacy, an acknowledgement, counting itself
 /// in a quorum) is held back until `.persisted` covers it.
-public struct RaftCore: Sendable {
+///
+/// Not copyable: reading a deadline out of a class that owns it must not copy (and retain) all of it, a seventh of a simulation's time.
+public struct RaftCore: ~Copyable, Sendable {
     public let id: MemberID
     let options: RaftOptions
     var generator: SeededGenerator
