@@ -19,7 +19,7 @@ public struct PlantedFaultHunt {
     }
 
     /// Plants one fault in this process and runs until something is noticed.
-    public static func hunt(_ fault: PlantedFault, seeds: UInt64 = seeds) -> String? {
+    public static func hunt(_ fault: PlantedFault, from first: UInt64 = 1, seeds: UInt64 = seeds) -> String? {
         #if PLANTED_FAULTS
         PlantedFault.active = fault
         #endif
@@ -31,7 +31,7 @@ public struct PlantedFaultHunt {
             }
         }
         var tried: UInt64 = 0
-        for seed in 1...UInt64.max {
+        for seed in first...UInt64.max {
             if tried == seeds { break }
             // Some show only in the very worst moments, others of rare paths in the widest net, and a few where trouble does not hide them.
             let profile: Profile = seed % 8 == 0 ? .busy : seed % 2 == 1 ? .ambush : .swarm
@@ -44,13 +44,13 @@ public struct PlantedFaultHunt {
     }
 
     /// Hunts all of them, `jobs` at a time, each in a child process of this program.
-    public static func huntAll(_ faults: [PlantedFault] = PlantedFault.allCases, jobs: Int, report: @escaping @Sendable (Outcome) -> Void) -> [Outcome] {
+    public static func huntAll(_ faults: [PlantedFault] = PlantedFault.allCases, from first: UInt64 = 1, jobs: Int, report: @escaping @Sendable (Outcome) -> Void) -> [Outcome] {
         let collected = Collected()
         let queue = OperationQueue()
         queue.maxConcurrentOperationCount = jobs
         for fault in faults {
             queue.addOperation {
-                let outcome = huntInChild(fault)
+                let outcome = huntInChild(fault, from: first)
                 collected.add(outcome)
                 report(outcome)
             }
@@ -59,11 +59,11 @@ public struct PlantedFaultHunt {
         return collected.all
     }
 
-    private static func huntInChild(_ fault: PlantedFault) -> Outcome {
+    private static func huntInChild(_ fault: PlantedFault, from first: UInt64) -> Outcome {
         let start = Date()
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
-        process.arguments = ["--plant", fault.rawValue]
+        process.arguments = ["--plant", fault.rawValue, "--seed", "\(first)"]
         let output = Pipe()
         process.standardOutput = output
         process.standardError = FileHandle.nullDevice

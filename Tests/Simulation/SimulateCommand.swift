@@ -78,11 +78,11 @@ public struct SimulateCommand: ParsableCommand {
 
     private func hunt(_ name: String) throws {
         if let fault = PlantedFault(rawValue: name) {
-            guard let noticed = PlantedFaultHunt.hunt(fault) else { return say("nobody noticed \(name)") }
+            guard let noticed = PlantedFaultHunt.hunt(fault, from: seed) else { return say("nobody noticed \(name)") }
             say(noticed)
             throw ExitCode(1)
         }
-        let outcomes = PlantedFaultHunt.huntAll(jobs: jobs) { say($0.text) }
+        let outcomes = PlantedFaultHunt.huntAll(from: seed, jobs: jobs) { say($0.text) }
         let missed = outcomes.count { $0.noticed == nil }
         say("\(outcomes.count) planted faults, \(missed) missed")
         if missed > 0 { throw ExitCode(1) }
