@@ -174,10 +174,11 @@ public final class GRPCServerSession: HTTP2Session {
     public var openStreams: Int { open.count }
 
     /// To be called at even times. A request, or a message of a stream, that is on its way at `limit` of these in a row is given up:
-    /// half a request occupies memory for as long as its sender likes. Whatever the client may send for nothing, it may again.
+    /// half a request occupies memory for as long as its sender likes. (Plain requests are for their delegate to time.) Whatever the client may send
+    /// for nothing, it may again.
     public func age(limit: UInt8) {
         budget.refill()
-        for state in open where !state.pointee.ignoresInput && (!state.pointee.isStreaming || state.pointee.input.isInsideMessage) {
+        for state in open where !state.pointee.ignoresInput && !state.pointee.isPlain && (!state.pointee.isStreaming || state.pointee.input.isInsideMessage) {
             state.pointee.waits += 1
             if state.pointee.waits >= limit { fail(state, .deadlineExceeded, "the request did not arrive in time") }
         }
