@@ -332,6 +332,13 @@ import Wire
         }
     }
 
+    @Test func oneAddressServesCallsOrEndpoints() {
+        var configuration = NodeConfiguration()
+        configuration.listenClientHTTPURLs = [NodeURL(host: "localhost", port: 2381), NodeURL(host: "localhost", port: 2379)]
+        let failure = #expect(throws: NodeError.self) { try configuration.validate() }
+        #expect("\(failure!)".hasPrefix("cannot bind both --listen-client-urls and --listen-client-http-urls on the same url http://localhost:2379"))
+    }
+
     @Test func theGatewayCanBeLeftOut() async throws {
         var access = HTTPAccess()
         access.servesGateway = false

@@ -55,6 +55,7 @@ public final class ClientListener: Sendable {
             // Before any connection exists, so nothing reads it meanwhile.
             loop.surface = surface
             loop.access = access
+            loop.rejections = rejections
             loop.siblings = (surface == .metrics ? [] : loops) + counting.flatMap(\.loops)
             port.attach(loop)
         }

@@ -25,6 +25,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
     /// What the port serves.
     var surface = ClientSurface.all
     var access = HTTPAccess()
+    var rejections: RejectionLog?
     /// The loops whose calls `/metrics` adds up: those of the same port, and for one without calls all others of the node.
     var siblings: [ClientLoop] = []
 

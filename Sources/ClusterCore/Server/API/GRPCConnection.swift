@@ -196,13 +196,13 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
     /// The client is gone.
     func end() {
         for place in table.all { loop.cancel(place, .canceled) }
+        outlet = nil
         let requests = httpStreams.values
         httpStreams = [:]
         for request in requests { request.drop() }
         queuedBytes = 0
         publishPartial(0)
         endGreeting()
-        outlet = nil
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {

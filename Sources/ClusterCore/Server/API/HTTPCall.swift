@@ -119,7 +119,7 @@ final class HTTPCall {
         if !isSecure {
             let host = HTTPAccess.hostname(target.authority ?? head.headers.first(name: "Host") ?? "")
             guard loop.access.allows(host: host) else {
-                loop.logger.warning("rejecting HTTP request to prevent DNS rebinding attacks", metadata: ["host": "\(host)"])
+                loop.rejections?.note("rejecting HTTP request to prevent DNS rebinding attacks", remote: nil, "the host \"\(host)\" is not in --host-whitelist")
                 return (.misdirectedRequest, HTTPAccess.refusal(of: host))
             }
         }
