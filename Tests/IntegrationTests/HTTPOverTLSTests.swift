@@ -227,6 +227,34 @@ extension Integration.HTTPOverTLSTests {
         }
     }
 
+    /// What a client over a WebSocket hears of streams: a script in Python says it, without TLS and with it.
+    @Test func bothSpeakWebSocketAlike() async throws {
+        let scratch = try Scratch()
+        let authority = try TestAuthority(in: scratch.path)
+        let pair = try authority.issue("server")
+        let path = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().appendingPathComponent("Clients/websocket_script.py").path
+        for scheme in ["http", "https"] {
+            var transcripts: [String] = []
+            for program in [[try EtcdTools.path("etcd"), "--log-level", "error", "--unsafe-no-fsync"], [quarterdeck, "serve"]] {
+                let server = try SecureServer(program, ["--cert-file", pair.certificate, "--key-file", pair.key], clientScheme: scheme, in: scratch)
+                do {
+                    try await server.waitUntilItListens()
+                    let base = "\(scheme)://127.0.0.1:\(server.clientPort)"
+                    try await waitUntilItAnswers(Curl(base: base, flags: ["cacert = \"\(authority.file)\""], scratch: scratch))
+                    let client = try ChildProcess(["python3", path, "\(server.clientPort)"] + (scheme == "https" ? [authority.file] : []), in: scratch)
+                    #expect(try await client.exit(seconds: 60) == 0, "\(client.errors)")
+                    transcripts.append(Script.normalised(body: client.output))
+                } catch {
+                    await server.kill()
+                    throw error
+                }
+                await server.kill()
+            }
+            #expect(transcripts[1] == transcripts[0])
+            #expect(transcripts[0].split(separator: "\n").count > 15, "\(transcripts[0])")
+        }
+    }
+
     // MARK: Ports of their own
 
     @Test func endpointsHaveAPortOfTheirOwn() async throws {

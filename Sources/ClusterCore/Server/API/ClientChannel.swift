@@ -20,6 +20,8 @@ final class ClientChannel: @unchecked Sendable {
     var identity: ClientIdentity?
     /// Set once it has turned out to be HTTP/1.1.
     var http: HTTPConnection?
+    /// Set once that has become a WebSocket.
+    var gatewaySocket: GatewaySocket?
     /// Looks in a row that found answers waiting for it, with no room for others. (`ClientLoop.look`)
     var stuckLooks: UInt8 = 0
 
@@ -33,6 +35,7 @@ final class ClientChannel: @unchecked Sendable {
     func resume() {
         grpc?.flush()
         http?.resume()
+        gatewaySocket?.resume()
     }
 
     /// Lets what runs finish; the connection closes when it is idle.
@@ -41,6 +44,8 @@ final class ClientChannel: @unchecked Sendable {
             grpc.drain()
         } else if let http {
             http.drain()
+        } else if let gatewaySocket {
+            gatewaySocket.drain()
         } else {
             channel.close(promise: nil)
         }
@@ -115,7 +120,7 @@ final class ProtocolSniffer: ChannelInboundHandler, RemovableChannelHandler {
                 let connection = HTTPConnection(loop: loop, isSecure: record.isSecure, identity: record.identity)
                 record.http = connection
                 try context.channel.syncOptions?.setOption(.allowRemoteHalfClosure, value: true)
-                try pipeline.addHandlers(HTTPConnection.codec(loop.bounds) + [connection], position: .after(self))
+                try pipeline.addHandlers(GatewaySocket.codec(for: record, connection, loop), position: .after(self))
             }
         } catch {
             // The channel is being closed.

@@ -58,7 +58,7 @@ final class HTTPCall {
         guard let target = HTTPTarget(head.uri) else { return refuse(.badRequest) }
         self.target = target
         if loop.surface != .metrics {
-            refusal = findRefusal(target)
+            refusal = HTTPCall.refusal(of: head, target, isSecure: isSecure, identity: identity, loop)
             if refusal == nil { allowedOrigin = loop.access.allowedOrigin(head.headers.first(name: "Origin") ?? "") }
         }
         guard refusal == nil, head.method != .OPTIONS, !target.needsRedirect, let route = route(target) else { return }
@@ -114,7 +114,8 @@ final class HTTPCall {
 
     // MARK: The way of a request, in etcd's order
 
-    private func findRefusal(_ target: HTTPTarget) -> (HTTPResponseStatus, String)? {
+    private static func refusal(of head: HTTPRequestHead, _ target: HTTPTarget, isSecure: Bool, identity: ClientIdentity?,
+                                _ loop: ClientLoop) -> (HTTPResponseStatus, String)? {
         // By TLS the client knows whom it reached, whatever a name resolves to.
         if !isSecure {
             let host = HTTPAccess.hostname(target.authority ?? head.headers.first(name: "Host") ?? "")
@@ -128,6 +129,12 @@ final class HTTPCall {
             return (.badRequest, "CommonName of client sending a request against gateway will be ignored and not used as expected\n")
         }
         return nil
+    }
+
+    /// Whether a request to go on as a WebSocket has come to the gateway, past all checks.
+    static func mayBecomeASocket(_ head: HTTPRequestHead, isSecure: Bool, identity: ClientIdentity?, _ loop: ClientLoop) -> Bool {
+        guard let target = HTTPTarget(head.uri), !target.needsRedirect, GatewayRoute.find(target.path) != nil else { return false }
+        return HTTPCall.refusal(of: head, target, isSecure: isSecure, identity: identity, loop) == nil
     }
 
     private func route(_ target: HTTPTarget) -> GatewayRoute? {

@@ -1,12 +1,13 @@
 import Base
 import NIOCore
 import NIOHTTP1
+import NIOWebSocket
 import Replica
 
 /// A client's HTTP/1.1 connection.
 ///
 /// One request at a time: `HTTPServerPipelineHandler` keeps those behind it. Confined to its event loop.
-final class HTTPConnection: ChannelInboundHandler, HTTPCarrier {
+final class HTTPConnection: ChannelInboundHandler, RemovableChannelHandler, HTTPCarrier {
     typealias InboundIn = HTTPServerRequestPart
     typealias OutboundOut = HTTPServerResponsePart
 
@@ -30,16 +31,20 @@ final class HTTPConnection: ChannelInboundHandler, HTTPCarrier {
         self.identity = identity
     }
 
-    /// The handlers between the socket and this one.
-    static func codec(_ bounds: ClientBounds) -> [any ChannelHandler] {
+    /// The handlers between the socket and this one, the encoder first.
+    struct Codec {
+        let encoder: HTTPResponseEncoder
+        let others: [any ChannelHandler & RemovableChannelHandler]
+        var all: [any ChannelHandler] { [encoder] + others }
+    }
+
+    static func codec(_ bounds: ClientBounds) -> Codec {
         var limits = NIOHTTPDecoderLimitConfiguration()
         limits.maxHeaderListSize = bounds.maxHTTPHeadBytes
         limits.maxHeaderFieldSize = min(limits.maxHeaderFieldSize, bounds.maxHTTPHeadBytes)
-        return [
-            HTTPResponseEncoder(),
-            ByteToMessageHandler(HTTPRequestDecoder(leftOverBytesStrategy: .dropBytes, limitConfiguration: limits)),
-            HTTPServerPipelineHandler(),
-        ]
+        // What follows on a request to speak something else is of that.
+        let decoder = ByteToMessageHandler(HTTPRequestDecoder(leftOverBytesStrategy: .forwardBytes, limitConfiguration: limits))
+        return Codec(encoder: HTTPResponseEncoder(), others: [decoder, HTTPServerPipelineHandler()])
     }
 
     // MARK: The socket
@@ -88,12 +93,18 @@ final class HTTPConnection: ChannelInboundHandler, HTTPCarrier {
     private func receive(_ head: HTTPRequestHead) {
         let call = HTTPCall(head, on: self, of: loop, isSecure: isSecure, identity: identity)
         self.call = call
-        let hosts = head.headers["Host"]
-        if hosts.isEmpty, head.version == .http1_1 { return call.refuse(.badRequest, ": missing required Host header") }
-        if hosts.count > 1 { return call.refuse(.badRequest, ": too many Host headers") }
-        if let host = hosts.first, !HTTPAccess.isHost(host) { return call.refuse(.badRequest, ": malformed Host header") }
+        if let fault = HTTPConnection.fault(of: head) { return call.refuse(.badRequest, ": \(fault)") }
         if let expectation = head.headers.first(name: "Expect")?.lowercased(), expectation != "100-continue" { return call.refuse(.expectationFailed) }
         call.begin()
+    }
+
+    /// What Go's server would not take, in its words.
+    static func fault(of head: HTTPRequestHead) -> String? {
+        let hosts = head.headers["Host"]
+        if hosts.isEmpty, head.version == .http1_1 { return "missing required Host header" }
+        if hosts.count > 1 { return "too many Host headers" }
+        if let host = hosts.first, !HTTPAccess.isHost(host) { return "malformed Host header" }
+        return nil
     }
 
     func channelReadComplete(context: ChannelHandlerContext) {
@@ -118,6 +129,8 @@ final class HTTPConnection: ChannelInboundHandler, HTTPCarrier {
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        // It is answered as the request that it remains.
+        if error is NIOWebSocketUpgradeError { return }
         if let error = error as? HTTPParserError {
             let call = call ?? HTTPCall(HTTPRequestHead(version: .http1_1, method: .GET, uri: "/"), on: self, of: loop, isSecure: isSecure, identity: identity)
             if !call.hasWrittenHead, !(call.isAnswering && call.isComplete) {
