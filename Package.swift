@@ -73,7 +73,7 @@ let package = Package(
             "Base", "Raft", "Log", "Store", "Auth", "BoltFile", "Replica", "Wire", "GRPC", "PosixDisk", "LMDBBackend", "CCrypt",
             .product(name: "Logging", package: "swift-log"), .product(name: "Crypto", package: "swift-crypto"),
             .product(name: "CryptoExtras", package: "swift-crypto"),
-            .product(name: "NIOHTTP1", package: "swift-nio"), .product(name: "NIOTLS", package: "swift-nio"),
+            .product(name: "NIOHTTP1", package: "swift-nio"), .product(name: "NIOWebSocket", package: "swift-nio"), .product(name: "NIOTLS", package: "swift-nio"),
             .product(name: "NIOSSL", package: "swift-nio-ssl"), .product(name: "X509", package: "swift-certificates"),
             .product(name: "SwiftASN1", package: "swift-asn1"),
         ] + nio),
@@ -122,7 +122,7 @@ let package = Package(
         tests("ReplicaTests", ["Base", "Raft", "Log", "Store", "Auth", "Replica"]),
         tests("GRPCTests", ["Base", "GRPC", "Wire", "CNghttp2", "RawHTTP2"]),
         tests("ClientTests", ["quarterdeck", "Base", "GRPC", "Wire", "Client"] + nio),
-        tests("ServerTests", ["Base", "Raft", "Store", "Auth", "Replica", "GRPC", "Wire", "Server", "Client", "TestCertificates", "RawHTTP2",
+        tests("ServerTests", ["Base", "Raft", "Store", "Auth", "Replica", "GRPC", "CNghttp2", "Wire", "Server", "Client", "TestCertificates", "RawHTTP2",
                               .product(name: "Logging", package: "swift-log"), .product(name: "NIOSSL", package: "swift-nio-ssl"),
                               .product(name: "Crypto", package: "swift-crypto"), .product(name: "CryptoExtras", package: "swift-crypto")] + nio),
         tests("UITests", ["UI"], exclude: ["Goldens"]), // read from the source folder

@@ -142,6 +142,7 @@ private enum SessionImages {
     static func feedServer(_ raw: UnsafeRawBufferPointer) {
         guard let cut = raw.first else { return }
         let server = EchoServer()
+        if raw.count % 2 == 0 { server.session.plainDelegate = server }
         var rest = Array(raw.dropFirst())[...]
         while !rest.isEmpty {
             let part = Array(rest.prefix(cut == 0 ? rest.count : Int(cut)))
@@ -155,9 +156,9 @@ private enum SessionImages {
 }
 
 /// Answers what it is asked, and keeps count of what it was told.
-private final class EchoServer: GRPCServerDelegate {
+private final class EchoServer: GRPCServerDelegate, PlainRequestDelegate {
     private(set) var session: GRPCServerSession!
-    /// The streaming calls that have begun and not ended.
+    /// The streaming calls and plain requests that have begun and not ended.
     private(set) var running: [StreamID: Bool] = [:]
 
     init() {
@@ -187,6 +188,25 @@ private final class EchoServer: GRPCServerDelegate {
     private func finish(_ stream: StreamID) {
         running[stream] = nil
         session.finish(stream, .ok)
+    }
+
+    func session(_ session: GRPCServerSession, claims path: String) -> Bool { path.hasPrefix("/v3/") }
+    func session(_ session: GRPCServerSession, requested stream: StreamID, _ head: PlainRequestHead) {
+        precondition(running[stream] == nil, "request \(stream) began twice")
+        running[stream] = true
+        session.respondPlain(stream, status: 200, [("x-path", String(head.path.utf8.count))], hasBody: true)
+    }
+    func session(_ session: GRPCServerSession, body: UnsafeRawBufferPointer, of stream: StreamID) {
+        precondition(running[stream] == true, "a body of request \(stream), which is over")
+        session.sendBody(stream, [UInt8](body))
+        if body.first == 0xff { requestFinished(stream) }
+    }
+    func session(_ session: GRPCServerSession, requestEnded stream: StreamID) { requestFinished(stream) }
+    func session(_ session: GRPCServerSession, plainCancelled stream: StreamID) { running[stream] = nil }
+    func session(_ session: GRPCServerSession, plainDrained stream: StreamID) {}
+    private func requestFinished(_ stream: StreamID) {
+        running[stream] = nil
+        session.finishBody(stream)
     }
 
     func feed(_ bytes: [UInt8]) {

@@ -4,7 +4,7 @@ import Testing
 @testable import GRPC
 
 /// A client that sends exactly the headers and bytes it is told, to see how the server treats what no gRPC client sends.
-private final class RawClient {
+final class RawClient {
     struct Answer {
         var headers: [(String, String)] = []
         var body: [UInt8] = []
@@ -30,7 +30,8 @@ private final class RawClient {
 
     private final class Body {
         var bytes: [UInt8]
-        init(_ bytes: [UInt8]) { self.bytes = bytes }
+        let ends: Bool
+        init(_ bytes: [UInt8], ends: Bool) { (self.bytes, self.ends) = (bytes, ends) }
     }
 
     private let session = Session(role: .client, settings: HTTP2Settings())
@@ -56,9 +57,10 @@ private final class RawClient {
         return fields
     }
 
-    /// Sends one request with its whole body and returns the answer.
-    func request(_ headers: [(String, String)], body bytes: [UInt8]) throws -> Answer {
-        let body = Body(bytes)
+    /// Sends one request with its body and returns the answer.
+    /// - Parameter ends: false: more of the body would follow.
+    func request(_ headers: [(String, String)], body bytes: [UInt8], ends: Bool = true) throws -> Answer {
+        let body = Body(bytes, ends: ends)
         bodies.append(body)
         var storage: [UnsafeMutablePointer<UInt8>] = []
         defer { storage.forEach { $0.deallocate() } }
@@ -78,10 +80,32 @@ private final class RawClient {
             let count = min(length, body.bytes.count)
             for index in 0..<count { buffer![index] = body.bytes[index] }
             body.bytes.removeFirst(count)
-            if body.bytes.isEmpty { flags!.pointee |= NGHTTP2_DATA_FLAG_EOF.rawValue }
-            return count
+            if body.bytes.isEmpty, body.ends { flags!.pointee |= NGHTTP2_DATA_FLAG_EOF.rawValue }
+            return count == 0 && !body.ends ? Int(NGHTTP2_ERR_DEFERRED.rawValue) : count
         }
         let stream = nghttp2_submit_request(session.raw, nil, fields, fields.count, &provider, nil)
+        last = stream
+        try exchange()
+        return answer
+    }
+
+    /// The stream of the last request, and what has come on it.
+    private(set) var last: StreamID = 0
+    var answer: Answer { session.answers[last] ?? Answer() }
+
+    func reset() throws {
+        session.reset(last, .cancel)
+        try exchange()
+    }
+
+    /// Lets the server send as much more on the last stream.
+    func widen(by bytes: Int) throws {
+        session.consumeStream(last, bytes)
+        session.consumeConnection(bytes)
+        try exchange()
+    }
+
+    func exchange() throws {
         while true {
             let up = try SessionPair.output(of: session)
             try SessionPair.feed(up, to: server.session)
@@ -89,7 +113,6 @@ private final class RawClient {
             try SessionPair.feed(down, to: session)
             if up.isEmpty && down.isEmpty { break }
         }
-        return session.answers[stream] ?? Answer()
     }
 }
 

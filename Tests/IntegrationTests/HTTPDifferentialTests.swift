@@ -15,12 +15,13 @@ extension Integration {
             var headers: [String] = []
             /// For an answer without an end: so many lines, then the client leaves.
             var lines: Int?
+            var host = "x"
 
             var text: String {
                 let length = body.map { "Content-Length: \($0.utf8.count)\r\n" } ?? ""
-                return "\(method) \(path) HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\(headers.map { $0 + "\r\n" }.joined())\(length)\r\n\(body ?? "")"
+                return "\(method) \(path) HTTP/1.1\r\nHost: \(host)\r\nConnection: close\r\n\(headers.map { $0 + "\r\n" }.joined())\(length)\r\n\(body ?? "")"
             }
-            var description: String { "\(method) \(path) \((body ?? "").prefix(200)) \(headers)" }
+            var description: String { "\(method) \(path) \((body ?? "").prefix(200)) \(headers) \(host)" }
         }
 
         private static func post(_ path: String, _ bodies: String...) -> [Request] { bodies.map { Request(path: path, body: $0) } }
@@ -168,14 +169,18 @@ extension Integration {
         static func normalised(_ answer: HTTPExchange.Answer) -> [String] {
             let looked = ["content-type", "access-control-allow-origin", "access-control-allow-methods", "access-control-allow-headers", "allow", "location", "x-content-type-options",
                           "grpc-metadata-content-type", "connection", "trailer", "www-authenticate"]
-            var body = answer.body
+            return [answer.status] + looked.map { "\($0): \(answer.headers[$0] ?? "")" } + [normalised(body: answer.body)]
+        }
+
+        static func normalised(body text: String) -> String {
+            var body = text
             for (pattern, replacement) in [
                 (#""(cluster_id|member_id|raft_term|leader|raftTerm|raftIndex|raftAppliedIndex|dbSize|dbSizeInUse|hash)":"?\d+"?"#, #""$1":N"#), (#""ID":"\d{15,}""#, #""ID":N"#),
                 (#""version":"3\.5\.\d+""#, #""version":V"#), (#""etcdserver":"[^"]*""#, #""etcdserver":V"#), (#"127\.0\.0\.1:\d+"#, "ADDRESS"),
             ] {
                 body = body.replacingOccurrences(of: pattern, with: replacement, options: .regularExpression)
             }
-            return [answer.status] + looked.map { "\($0): \(answer.headers[$0] ?? "")" } + [body]
+            return body
         }
     }
 }

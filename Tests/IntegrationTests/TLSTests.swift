@@ -11,7 +11,7 @@ extension Integration {
 }
 
 /// One server, ours or etcd's, with its client port on https.
-private final class SecureServer {
+final class SecureServer {
     let clientPort: Int
     let peerPort: Int
     let directory: String

@@ -14,6 +14,7 @@ struct TestBed {
     var port: Int { listener.boundPort }
 
     static func run(options: ReplicaOptions = ReplicaOptions(), bounds: ClientBounds = ClientBounds(), loops: Int = 1, tls: TLSPort? = nil,
+                    surface: ClientSurface = .all, access: HTTPAccess = HTTPAccess(),
                     logger: Logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }),
                     _ body: (TestBed) async throws -> Void) async throws {
         var bounds = bounds
@@ -22,7 +23,8 @@ struct TestBed {
         let serving = MultiThreadedEventLoopGroup(numberOfThreads: loops)
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 2)
         let member = ScriptedMember(group: group, options: options)
-        let listener = try await ClientListener.start(port: member, group: serving, host: "127.0.0.1", tcpPort: 0, tls: tls, bounds: bounds, logger: logger)
+        let listener = try await ClientListener.start(port: member, group: serving, host: "127.0.0.1", tcpPort: 0, tls: tls, bounds: bounds, surface: surface,
+                                                      access: access, logger: logger)
         var failure: (any Error)?
         do { try await body(TestBed(member: member, listener: listener, group: group)) } catch { failure = error }
         try? await listener.abort().get()

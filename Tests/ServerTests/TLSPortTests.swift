@@ -211,10 +211,11 @@ import Testing
         }
     }
 
+    /// What begins as HTTP/1.1 is served as such, whatever was agreed on.
     @Test func httpIsServedWhateverIsOffered() async throws {
         try await Bed.run { bed in
             let request = "GET /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-            for (offered, agreed) in [(["h2", "http/1.1"], "http/1.1"), (["http/1.1"], "http/1.1"), ([], nil)] as [([String], String?)] {
+            for (offered, agreed) in [(["h2", "http/1.1"], "h2"), (["http/1.1", "h2"], "h2"), (["http/1.1"], "http/1.1"), ([], nil)] as [([String], String?)] {
                 for versions in [12...12, 13...13] {
                     let (name, answer) = try await exchange(bed, offering: offered, request, versions: versions)
                     #expect(name == agreed && answer.hasPrefix("HTTP/1.1 200 OK") && answer.contains("etcdserver"), "\(offered) \(versions): \(name ?? "nothing") \(answer)")

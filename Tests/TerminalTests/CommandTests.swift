@@ -73,6 +73,29 @@ import UI
         }
     }
 
+    @Test func httpIsForWhomTheFlagsSay() throws {
+        let standard = try options([])
+        #expect(standard.http == HTTPAccess() && standard.http.origins == ["*"] && standard.http.hosts == ["*"] && standard.http.servesGateway && standard.listenClientHTTPURLs == [])
+        let flags = try options(["--cors", "http://a.example, https://b:8080", "--host-whitelist=a,,b", "--enable-grpc-gateway=false",
+                                 "--listen-client-http-urls", "http://127.0.0.1:1,https://127.0.0.1:2"])
+        #expect(flags.http.origins == ["http://a.example", "https://b:8080"] && flags.http.hosts == ["a", "", "b"] && !flags.http.servesGateway)
+        #expect(flags.listenClientHTTPURLs.map(\.description) == ["http://127.0.0.1:1", "https://127.0.0.1:2"])
+        let variables = try options([], ["ETCD_CORS": "http://c", "ETCD_HOST_WHITELIST": "c", "ETCD_ENABLE_GRPC_GATEWAY": "0", "ETCD_LISTEN_CLIENT_HTTP_URLS": "http://c:1"])
+        #expect(variables.http.origins == ["http://c"] && variables.http.hosts == ["c"] && !variables.http.servesGateway && variables.listenClientHTTPURLs.count == 1)
+        #expect(variables.warnings == [])
+        let path = NSTemporaryDirectory() + "qd-config-\(UUID().uuidString).yaml"
+        try Data("cors: http://d\nhost-whitelist: d\nenable-grpc-gateway: false\nlisten-client-http-urls: http://d:1\n".utf8).write(to: URL(fileURLWithPath: path))
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        let file = try options(["--config-file", path])
+        #expect(file.http.origins == ["http://d"] && file.http.hosts == ["d"] && !file.http.servesGateway && file.listenClientHTTPURLs.count == 1 && file.warnings.count == 1)
+        #expect(ServeTLSFlags.spelledOut(["serve", "--enable-grpc-gateway", "--name"]) == ["serve", "--enable-grpc-gateway=true", "--name"])
+        for (arguments, words) in [(["--cors", "a.example"], "--cors: \"a.example\" is no origin"), (["--cors", "http://a/b"], "is no origin"), (["--cors", "http://a,*"], "\"*\" is no origin"),
+                                   (["--cors", ""], "\"\" is no origin"), (["--enable-grpc-gateway=maybe"], "expected true or false"),
+                                   (["--listen-client-http-urls", "d:1"], "--listen-client-http-urls: URL \"d:1\"")] {
+            #expect(try #require(throws: CommandFailure.self) { try options(arguments) }.description.contains(words), "\(arguments)")
+        }
+    }
+
     @Test(arguments: [("name: [", "not YAML"), ("- a", "name: value"), ("name: {a: b}", "name: expected a value"), ("heartbeat-interval: soon", "--heartbeat-interval soon")])
     func wrongFilesAreNamed(_ text: String, _ mention: String) throws {
         let path = NSTemporaryDirectory() + "qd-config-\(UUID().uuidString).yaml"

@@ -163,6 +163,18 @@ struct OutputQueue {
         count += 5 + length
     }
 
+    /// Appends bytes as they are.
+    mutating func append(plain bytes: [UInt8]) {
+        if bytes.count >= OutputQueue.ownedFromBytes {
+            seal()
+            segments.append(bytes)
+        } else {
+            makeRoom()
+            tail.append(contentsOf: bytes)
+        }
+        count += bytes.count
+    }
+
     private mutating func appendPrefix(_ length: Int, _ isCompressed: Bool) {
         precondition(length <= UInt32.max, "message of \(length) bytes")
         tail.append(isCompressed ? 1 : 0)

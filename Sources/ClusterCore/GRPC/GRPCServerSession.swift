@@ -45,6 +45,10 @@ public final class GRPCServerSession: HTTP2Session {
     /// A request message above this is refused with RESOURCE_EXHAUSTED. etcd's value: max-request-bytes + 512 KiB.
     public let maxReceiveMessageBytes: Int
     private unowned(unsafe) let delegate: any GRPCServerDelegate
+    /// Who takes what is no call; nil: it is refused in gRPC's words. Must outlive the session, as `delegate` must.
+    public unowned(unsafe) var plainDelegate: (any PlainRequestDelegate)?
+    /// There are no calls here: whatever comes is a plain request.
+    public var isPlainAlone = false
 
     // Exclusivity is unchecked for what each header field touches: the checks were 5 % of a call, and one thread owns it all.
 
@@ -65,6 +69,8 @@ public final class GRPCServerSession: HTTP2Session {
     @exclusivity(unchecked) private var contentType: ContentType = .missing
     @exclusivity(unchecked) private var hasBadTimeout = false
     @exclusivity(unchecked) private var encoding: [UInt8] = []
+    /// Kept only where it may turn out to be a plain request.
+    @exclusivity(unchecked) private var plainFields: [(name: String, value: String)] = []
     // The last values seen, shared with the requests that repeat them.
     @exclusivity(unchecked) private var lastToken: [UInt8] = []
     @exclusivity(unchecked) private var lastAuthorization: [UInt8] = []
@@ -168,10 +174,11 @@ public final class GRPCServerSession: HTTP2Session {
     public var openStreams: Int { open.count }
 
     /// To be called at even times. A request, or a message of a stream, that is on its way at `limit` of these in a row is given up:
-    /// half a request occupies memory for as long as its sender likes. Whatever the client may send for nothing, it may again.
+    /// half a request occupies memory for as long as its sender likes. (Plain requests are for their delegate to time.) Whatever the client may send
+    /// for nothing, it may again.
     public func age(limit: UInt8) {
         budget.refill()
-        for state in open where !state.pointee.ignoresInput && (!state.pointee.isStreaming || state.pointee.input.isInsideMessage) {
+        for state in open where !state.pointee.ignoresInput && !state.pointee.isPlain && (!state.pointee.isStreaming || state.pointee.input.isInsideMessage) {
             state.pointee.waits += 1
             if state.pointee.waits >= limit { fail(state, .deadlineExceeded, "the request did not arrive in time") }
         }
@@ -181,14 +188,14 @@ public final class GRPCServerSession: HTTP2Session {
     public func connectionClosed() {
         for state in open where state.pointee.isAnnounced && !state.pointee.isFinishing {
             state.pointee.isFinishing = true
-            delegate.session(self, cancelled: state.pointee.id)
+            cancelled(state.pointee.id, isPlain: state.pointee.isPlain)
         }
     }
 
     // MARK: Sending
 
     @inline(__always)
-    private func find(_ stream: StreamID) -> UnsafeMutablePointer<ServerStream>? {
+    func find(_ stream: StreamID) -> UnsafeMutablePointer<ServerStream>? {
         nghttp2_session_get_stream_user_data(raw, stream)?.assumingMemoryBound(to: ServerStream.self)
     }
 
@@ -210,23 +217,29 @@ public final class GRPCServerSession: HTTP2Session {
 
     /// Starts the response, or wakes it.
     private func submit(_ state: UnsafeMutablePointer<ServerStream>) {
-        if state.pointee.hasSubmitted {
-            if state.pointee.isDeferred {
-                state.pointee.isDeferred = false
-                _ = nghttp2_session_resume_data(raw, state.pointee.id)
-            }
-            return
-        }
+        if state.pointee.hasSubmitted { return wake(state) }
         state.pointee.hasSubmitted = true
-        var provider = nghttp2_data_provider()
-        provider.source.ptr = UnsafeMutableRawPointer(state)
-        provider.read_callback = readServerData
+        var provider = dataProvider(state)
         // A failure means that the stream is closing: legal, the client may have reset it.
         _ = withUnsafePointer(to: responseHeaders.fields) { fields in
             fields.withMemoryRebound(to: nghttp2_nv.self, capacity: 3) {
                 nghttp2_submit_response(raw, state.pointee.id, $0, state.pointee.isGzip ? 3 : 2, &provider)
             }
         }
+    }
+
+    /// There is more to send, or the end of it.
+    func wake(_ state: UnsafeMutablePointer<ServerStream>) {
+        guard state.pointee.isDeferred else { return }
+        state.pointee.isDeferred = false
+        _ = nghttp2_session_resume_data(raw, state.pointee.id)
+    }
+
+    func dataProvider(_ state: UnsafeMutablePointer<ServerStream>) -> nghttp2_data_provider {
+        var provider = nghttp2_data_provider()
+        provider.source.ptr = UnsafeMutableRawPointer(state)
+        provider.read_callback = readServerData
+        return provider
     }
 
     private func finish(_ state: UnsafeMutablePointer<ServerStream>, _ code: StatusCode, _ message: String) {
@@ -269,7 +282,9 @@ public final class GRPCServerSession: HTTP2Session {
             drained.append(state.pointee.id)
         }
         if state.pointee.output.count == 0, state.pointee.isFinishing {
-            flags.pointee |= NGHTTP2_DATA_FLAG_EOF.rawValue | NGHTTP2_DATA_FLAG_NO_END_STREAM.rawValue
+            flags.pointee |= NGHTTP2_DATA_FLAG_EOF.rawValue
+            guard !state.pointee.isPlain else { return count }
+            flags.pointee |= NGHTTP2_DATA_FLAG_NO_END_STREAM.rawValue
             submitTrailers(state)
             return count
         }
@@ -296,20 +311,27 @@ public final class GRPCServerSession: HTTP2Session {
         guard !drained.isEmpty else { return false }
         let streams = drained
         drained.removeAll(keepingCapacity: true)
-        for stream in streams where find(stream) != nil { delegate.session(self, drained: stream) }
+        for stream in streams {
+            guard let state = find(stream) else { continue }
+            if state.pointee.isPlain { plainDelegate?.session(self, plainDrained: stream) } else { delegate.session(self, drained: stream) }
+        }
         return wantsWrite
     }
 
     override func sentHeaders(_ stream: StreamID, endStream: Bool) {
-        // The call is over for us while the client is still sending: tell it to stop, as gRPC servers do.
-        guard endStream, let state = find(stream), !state.pointee.remoteEnded else { return }
+        if endStream { sentEnd(stream) }
+    }
+
+    /// The call is over for us while the client is still sending: it is told to stop, as gRPC servers do.
+    override func sentEnd(_ stream: StreamID) {
+        guard let state = find(stream), !state.pointee.remoteEnded else { return }
         reset(stream, .noError)
     }
 
     override func closed(_ stream: StreamID, _ code: UInt32) {
         guard let state = find(stream) else { return }
         _ = nghttp2_session_set_stream_user_data(raw, stream, nil)
-        let wasCut = state.pointee.isAnnounced && !state.pointee.isFinishing
+        let (wasCut, wasPlain) = (state.pointee.isAnnounced && !state.pointee.isFinishing, state.pointee.isPlain)
         let place = state.pointee.place
         let last = open.removeLast()
         if last != state {
@@ -322,7 +344,11 @@ public final class GRPCServerSession: HTTP2Session {
         } else {
             ServerStream.free(state)
         }
-        if wasCut { delegate.session(self, cancelled: stream) }
+        if wasCut { cancelled(stream, isPlain: wasPlain) }
+    }
+
+    private func cancelled(_ stream: StreamID, isPlain: Bool) {
+        if isPlain { plainDelegate?.session(self, plainCancelled: stream) } else { delegate.session(self, cancelled: stream) }
     }
 
     // MARK: Receiving
@@ -382,6 +408,7 @@ public final class GRPCServerSession: HTTP2Session {
         contentType = .missing
         hasBadTimeout = false
         if !encoding.isEmpty { encoding.removeAll() }
+        if !plainFields.isEmpty { plainFields.removeAll() }
         return true
     }
 
@@ -389,6 +416,10 @@ public final class GRPCServerSession: HTTP2Session {
         headBytes += name.count + value.count + 32
         guard headBytes <= settings.maxHeaderListBytes else { return false }
         guard stream == headStream else { return true }
+        // A path of gRPC's that turns out to be no call is not found, whatever else it says.
+        if plainDelegate != nil, headPath == nil, name.first != UInt8(ascii: ":") {
+            plainFields.append((String(decoding: name, as: UTF8.self), String(decoding: value, as: UTF8.self)))
+        }
         switch name.count {
         case 5:
             if bytesEqual(name, ":path") {
@@ -446,6 +477,12 @@ public final class GRPCServerSession: HTTP2Session {
     }
 
     private func begin(_ state: UnsafeMutablePointer<ServerStream>) {
+        if let plainDelegate, isPlain(plainDelegate) {
+            state.pointee.isPlain = true
+            state.pointee.isAnnounced = true
+            let head = PlainRequestHead(method: isPost ? "POST" : otherMethod, path: headPath.map(methods.path) ?? unknownPath, fields: plainFields)
+            return plainDelegate.session(self, requested: state.pointee.id, head)
+        }
         guard isPost else {
             return refuse(state, http: "405", .internal,
                           "Received a HEADERS frame with :method \"\(otherMethod)\" which should be POST")
@@ -476,6 +513,11 @@ public final class GRPCServerSession: HTTP2Session {
         }
     }
 
+    private func isPlain(_ delegate: any PlainRequestDelegate) -> Bool {
+        guard !isPlainAlone, case .grpc = contentType, isPost || otherMethod != "OPTIONS" else { return true }
+        return headPath == nil && delegate.session(self, claims: unknownPath)
+    }
+
     private static func noDecompressor(_ name: String) -> String {
         "grpc: Decompressor is not installed for grpc-encoding \"\(name)\""
     }
@@ -484,6 +526,10 @@ public final class GRPCServerSession: HTTP2Session {
         consumeConnection(bytes.count)
         guard let state = find(stream) else { return }
         if endStream { state.pointee.remoteEnded = true } else { consumeStream(stream, bytes.count) }
+        if state.pointee.isPlain {
+            if !state.pointee.isFinishing { plainDelegate?.session(self, body: bytes, of: stream) }
+            return
+        }
         var offset = 0
         while !state.pointee.ignoresInput {
             switch state.pointee.input.step(bytes, &offset, limit: maxReceiveMessageBytes) {
@@ -545,6 +591,7 @@ public final class GRPCServerSession: HTTP2Session {
     private func remoteEnded(_ state: UnsafeMutablePointer<ServerStream>) {
         state.pointee.remoteEnded = true
         guard !state.pointee.ignoresInput else { return }
+        if state.pointee.isPlain { plainDelegate?.session(self, requestEnded: state.pointee.id); return }
         if state.pointee.input.isInsideMessage {
             fail(state, .internal, "unexpected EOF")
         } else if state.pointee.isStreaming {

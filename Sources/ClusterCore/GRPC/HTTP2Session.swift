@@ -238,6 +238,8 @@ public class HTTP2Session {
     func dataComplete(_ stream: StreamID) {}
     func closed(_ stream: StreamID, _ code: UInt32) {}
     func sentHeaders(_ stream: StreamID, endStream: Bool) {}
+    /// The last DATA of a stream has been handed out.
+    func sentEnd(_ stream: StreamID) {}
     func notSentHeaders(_ stream: StreamID) {}
     func gotReset(_ stream: StreamID, _ code: UInt32) {}
     func gotGoAway(lastStream: StreamID, code: UInt32, debug: UnsafeRawBufferPointer) {}
@@ -299,14 +301,12 @@ private struct SessionCallbacks: @unchecked Sendable {
             return 0
         }
         nghttp2_session_callbacks_set_on_frame_send_callback(callbacks) { _, frame, context in
-            switch UInt32(frame!.pointee.hd.type) {
-            case NGHTTP2_HEADERS.rawValue:
-                withSession(context) {
-                    $0.sentHeaders(frame!.pointee.hd.stream_id,
-                                   endStream: frame!.pointee.hd.flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0)
-                }
-            case NGHTTP2_RST_STREAM.rawValue:
-                withSession(context) { $0.sentReset(frame!.pointee.hd.stream_id, frame!.pointee.rst_stream.error_code) }
+            let header = frame!.pointee.hd
+            let endStream = header.flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0
+            switch UInt32(header.type) {
+            case NGHTTP2_HEADERS.rawValue: withSession(context) { $0.sentHeaders(header.stream_id, endStream: endStream) }
+            case NGHTTP2_DATA.rawValue where endStream: withSession(context) { $0.sentEnd(header.stream_id) }
+            case NGHTTP2_RST_STREAM.rawValue: withSession(context) { $0.sentReset(header.stream_id, frame!.pointee.rst_stream.error_code) }
             default: break
             }
             return 0

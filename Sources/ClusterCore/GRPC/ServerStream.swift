@@ -1,6 +1,6 @@
 import Base
 
-/// One call of a server session. Lives in manually managed memory because nghttp2 holds pointers to it.
+/// One call of a server session, or one plain request. Lives in manually managed memory because nghttp2 holds pointers to it.
 struct ServerStream {
     var id: StreamID = 0
     /// Index in the session's list of open streams.
@@ -31,6 +31,8 @@ struct ServerStream {
     var hasUnknownEncoding = false
     /// How many looks in a row found the request on its way. (`age`)
     var waits: UInt8 = 0
+    /// No gRPC: body and answer are bytes without frames, and no trailers follow.
+    var isPlain = false
 
     /// What still arrives is thrown away.
     var ignoresInput: Bool { isFinishing || hasRequest }
@@ -58,6 +60,7 @@ struct ServerStream {
         isGzip = false
         hasUnknownEncoding = false
         waits = 0
+        isPlain = false
     }
 
     static func allocate() -> UnsafeMutablePointer<ServerStream> {

@@ -184,19 +184,16 @@ public final class Node: @unchecked Sendable {
                     _ = try await peers.listen(host: url.host, port: url.port, tls: tls).get()
                 } catch { throw listenError(url, error) }
             }
-            for (url, tls) in tls.clients {
-                do {
-                    listeners.append(try await ClientListener.start(port: driver, group: environment.clientGroup, host: url.host, tcpPort: url.port, tls: tls,
-                                                                    bounds: configuration.clientBounds, auth: auth,
-                                                                    logger: logger))
-                } catch let error as NodeError { throw error } catch { throw listenError(url, error) }
-            }
-            let clients = listeners
-            for (url, tls) in tls.metrics {
-                do {
-                    listeners.append(try await ClientListener.start(port: driver, group: environment.clientGroup, host: url.host, tcpPort: url.port, tls: tls,
-                                                                    surface: .metrics, counting: clients, logger: logger))
-                } catch { throw listenError(url, error) }
+            let isSplit = !tls.httpClients.isEmpty
+            for (ports, surface) in [(tls.clients, isSplit ? .calls : .all), (tls.httpClients, .http), (tls.metrics, .metrics)] as [([NodePorts.Port], ClientSurface)] {
+                // Calls are made at the ports before; a port of metrics tells of all.
+                let counting = surface == .all ? [] : listeners
+                for (url, tls) in ports {
+                    do {
+                        listeners.append(try await ClientListener.start(port: driver, group: environment.clientGroup, host: url.host, tcpPort: url.port, tls: tls,
+                                                                        bounds: configuration.clientBounds, auth: auth, surface: surface, access: configuration.http, counting: counting, logger: logger))
+                    } catch let error as NodeError { throw error } catch { throw listenError(url, error) }
+                }
             }
         } catch {
             for listener in listeners { listener.abort() }

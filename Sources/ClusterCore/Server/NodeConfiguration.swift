@@ -86,6 +86,10 @@ public struct NodeConfiguration: Sendable {
     public var dataDirectory = ""
     public var listenClientURLs = [NodeURL(host: "localhost", port: 2379)]
     public var advertiseClientURLs = [NodeURL(host: "localhost", port: 2379)]
+    /// Ports for the HTTP endpoints alone; if there are any, `listenClientURLs` serve gRPC alone.
+    public var listenClientHTTPURLs: [NodeURL] = []
+    /// Who may use the HTTP endpoints.
+    public var http = HTTPAccess()
     /// Ports for metrics and health alone.
     public var listenMetricsURLs: [NodeURL] = []
     public var listenPeerURLs = [NodeURL(host: "localhost", port: 2380)]
@@ -160,7 +164,10 @@ public struct NodeConfiguration: Sendable {
         guard options.raft.electionTimeout <= .seconds(50) else { throw .configuration("--election-timeout must be at most 50000 ms") }
         guard options.maxTxnOps > 0 else { throw .configuration("--max-txn-ops must be above 0") }
         guard options.maxRequestBytes > 0 else { throw .configuration("--max-request-bytes must be above 0") }
-        try tls.validate(clientURLs: listenClientURLs + listenMetricsURLs, peerURLs: listenPeerURLs)
+        if let url = listenClientHTTPURLs.first(where: { url in listenClientURLs.contains { $0.authority == url.authority } }) {
+            throw .configuration("cannot bind both --listen-client-urls and --listen-client-http-urls on the same url \(url): give one of them another port")
+        }
+        try tls.validate(clientURLs: listenClientURLs + listenClientHTTPURLs + listenMetricsURLs, peerURLs: listenPeerURLs)
     }
 }
 

@@ -46,6 +46,9 @@ struct ServeOptions: Hashable, Sendable {
     var dataDirectory: String
     var listenClientURLs: [ServiceURL]
     var advertiseClientURLs: [ServiceURL]
+    /// For the HTTP endpoints alone.
+    var listenClientHTTPURLs: [ServiceURL] = []
+    var http = HTTPAccess()
     /// For metrics and health alone.
     var listenMetricsURLs: [ServiceURL] = []
     var listenPeerURLs: [ServiceURL]
@@ -122,6 +125,7 @@ struct ServeCommand: ParsableCommand {
     @Option(name: .customLong("config-file"), help: "Take all options from this file.") var configFile: String?
     @OptionGroup(title: "Limits for clients") var clientLimits: ServeLimitFlags
     @OptionGroup(title: "TLS") var tls: ServeTLSFlags
+    @OptionGroup(title: "HTTP") var http: ServeHTTPFlags
     @Option(name: .customLong("log-level"), help: "debug, info, warn or error. (default: info)") var logLevel: String?
 
     @Option(help: ArgumentHelp("Obey the console with this process number: orders come on standard input, and its end is ours.", visibility: .hidden)) var supervised: Int32?
@@ -255,12 +259,14 @@ struct ServeCommand: ParsableCommand {
             compaction = try AutoCompaction(mode: value(autoCompactionMode, "auto-compaction-mode") ?? "periodic",
                                             retention: value(autoCompactionRetention, "auto-compaction-retention") ?? "0")
         } catch { throw wrong(error.description) }
+        let http = try http.settings(environment: environment)
         let level = value(logLevel, "log-level") ?? "info"
         guard ["debug", "info", "warn", "error"].contains(level) else { throw wrong("--log-level \(level): expected debug, info, warn or error") }
         return ServeOptions(
             name: name, dataDirectory: value(dataDir, "data-dir") ?? "\(name).etcd",
             listenClientURLs: try urls(listenClientURLs, "listen-client-urls", "http://localhost:2379"),
             advertiseClientURLs: try urls(advertiseClientURLs, "advertise-client-urls", "http://localhost:2379"),
+            listenClientHTTPURLs: http.urls, http: http.access,
             listenMetricsURLs: value(listenMetricsURLs, "listen-metrics-urls") == nil ? [] : try urls(listenMetricsURLs, "listen-metrics-urls", ""),
             listenPeerURLs: try urls(listenPeerURLs, "listen-peer-urls", "http://localhost:2380"),
             initialAdvertisePeerURLs: advertisePeer, initialCluster: members,

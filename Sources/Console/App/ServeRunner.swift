@@ -112,6 +112,8 @@ enum ServeRunner {
         configuration.dataDirectory = options.dataDirectory
         configuration.listenClientURLs = options.listenClientURLs.map(url)
         configuration.advertiseClientURLs = options.advertiseClientURLs.map(url)
+        configuration.listenClientHTTPURLs = options.listenClientHTTPURLs.map(url)
+        configuration.http = options.http
         configuration.listenMetricsURLs = options.listenMetricsURLs.map(url)
         configuration.listenPeerURLs = options.listenPeerURLs.map(url)
         configuration.initialAdvertisePeerURLs = options.initialAdvertisePeerURLs.map(url)

@@ -38,7 +38,7 @@ struct ServeTLSFlags: ParsableArguments {
 
     static func spelledOut(_ arguments: [String]) -> [String] {
         guard arguments.first == "serve" else { return arguments }
-        return arguments.map { switches.contains($0) ? $0 + "=true" : $0 }
+        return arguments.map { switches.contains($0) || ServeHTTPFlags.switches.contains($0) ? $0 + "=true" : $0 }
     }
 
     /// Options over environment over defaults. Whether they fit together is the node's to say.

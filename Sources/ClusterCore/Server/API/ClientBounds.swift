@@ -49,9 +49,12 @@ public struct ClientBounds: Sendable {
     public var sniffTimeout: TimeSpan = .seconds(10)
     /// Time in which an HTTP/1.1 connection must bring its next request. (etcd's ReadHeaderTimeout)
     public var httpIdleTimeout: TimeSpan = .seconds(300)
+    /// Requests to HTTP endpoints that one HTTP/2 connection may have open: one more is refused, and may be tried again. A call of the gateway costs
+    /// some 50 KiB; Go's servers have the same number.
+    public var maxHTTPStreams = 250
     /// Head of an HTTP/1.1 request, in bytes.
     public var maxHTTPHeadBytes = 64 << 10
-    /// Body of an HTTP/1.1 request, in bytes; no endpoint so far reads it.
+    /// Body of a request to an HTTP endpoint that does not read it, in bytes.
     public var maxHTTPBodyBytes = 64 << 10
 
     public init() {}

@@ -15,11 +15,13 @@ final class ClientChannel: @unchecked Sendable {
     let channel: any Channel
     /// Set once the connection has turned out to be gRPC.
     var grpc: GRPCConnection?
-    /// Set by whoever terminates TLS, before the first byte of a call.
+    /// Set, like `identity`, by whoever terminates TLS, before the first byte of a call.
+    var isSecure = false
     var identity: ClientIdentity?
     /// Set once it has turned out to be HTTP/1.1.
     var http: HTTPConnection?
-    var isTLS = false
+    /// Set once that has become a WebSocket.
+    var gatewaySocket: GatewaySocket?
     /// Looks in a row that found answers waiting for it, with no room for others. (`ClientLoop.look`)
     var stuckLooks: UInt8 = 0
 
@@ -33,6 +35,7 @@ final class ClientChannel: @unchecked Sendable {
     func resume() {
         grpc?.flush()
         http?.resume()
+        gatewaySocket?.resume()
     }
 
     /// Lets what runs finish; the connection closes when it is idle.
@@ -41,6 +44,8 @@ final class ClientChannel: @unchecked Sendable {
             grpc.drain()
         } else if let http {
             http.drain()
+        } else if let gatewaySocket {
+            gatewaySocket.drain()
         } else {
             channel.close(promise: nil)
         }
@@ -57,7 +62,7 @@ final class ClientChannel: @unchecked Sendable {
     }
 }
 
-/// Waits for the first bytes of a connection and decides who takes it: the HTTP/2 preface goes to gRPC, everything else is
+/// Waits for the first bytes of a connection and decides who takes it: one with the HTTP/2 preface is a `GRPCConnection`, everything else is
 /// taken for HTTP/1.1, which refuses it if it is not.
 final class ProtocolSniffer: ChannelInboundHandler, RemovableChannelHandler {
     typealias InboundIn = ByteBuffer
@@ -91,26 +96,31 @@ final class ProtocolSniffer: ChannelInboundHandler, RemovableChannelHandler {
         var buffer = unwrapInboundIn(data)
         if received == nil { received = buffer } else { received!.writeBuffer(&buffer) }
         let bytes = received!.readableBytesView
-        let isPreface = loop.surface == .all && zip(bytes, ProtocolSniffer.preface).allSatisfy { $0 == $1 }
+        let isPreface = (loop.surface != .metrics || record.isSecure) && zip(bytes, ProtocolSniffer.preface).allSatisfy { $0 == $1 }
         if isPreface && bytes.count < ProtocolSniffer.preface.count { return }
         if !isPreface, beginsAsTLS(received!) {
             rejections.note("rejected connection on client endpoint", remote: context.remoteAddress, "TLS to a plaintext port: the URL must begin with http://")
             return context.close(promise: nil)
         }
+        if let reason = mismatch(isHTTP2: isPreface) {
+            rejections.note("rejected connection on client endpoint", remote: context.remoteAddress, reason)
+            return context.close(promise: nil)
+        }
         let pipeline = context.pipeline.syncOperations
         do {
             if isPreface {
-                let connection = GRPCConnection(loop: loop, identity: record.identity, minPingInterval: record.isTLS ? nil : loop.bounds.keepAlive.minPingInterval)
+                let connection = GRPCConnection(loop: loop, isSecure: record.isSecure, identity: record.identity,
+                                                minPingInterval: record.isSecure ? nil : loop.bounds.keepAlive.minPingInterval)
                 record.grpc = connection
                 // Settings follow a preface at once.
                 connection.greetingTimer = timer
                 timer = nil
                 try pipeline.addHandler(connection, position: .after(self))
             } else {
-                let connection = HTTPConnection(loop: loop, identity: record.identity)
+                let connection = HTTPConnection(loop: loop, isSecure: record.isSecure, identity: record.identity)
                 record.http = connection
                 try context.channel.syncOptions?.setOption(.allowRemoteHalfClosure, value: true)
-                try pipeline.addHandlers(HTTPConnection.codec(loop.bounds) + [connection], position: .after(self))
+                try pipeline.addHandlers(GatewaySocket.codec(for: record, connection, loop), position: .after(self))
             }
         } catch {
             // The channel is being closed.
@@ -123,6 +133,15 @@ final class ProtocolSniffer: ChannelInboundHandler, RemovableChannelHandler {
         pipeline.removeHandler(context: context, promise: nil)
     }
     typealias InboundOut = ByteBuffer
+
+    /// Why this port is the wrong one for what the client speaks.
+    private func mismatch(isHTTP2: Bool) -> String? {
+        switch loop.surface {
+        case .calls where !isHTTP2: "HTTP/1.1 to a port for gRPC alone: HTTP endpoints are at --listen-client-http-urls"
+        case .http where isHTTP2 && !record.isSecure: "HTTP/2 without TLS to a port for HTTP endpoints alone: gRPC is at --listen-client-urls"
+        default: nil
+        }
+    }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
 }

@@ -13,12 +13,17 @@ import Musl
 
 /// What a port serves.
 public enum ClientSurface: Sendable {
+    /// gRPC and the HTTP endpoints.
     case all
-    /// Metrics and health alone, over HTTP/1.1: `--listen-metrics-urls`.
+    /// gRPC alone: what `--listen-client-urls` serves beside `--listen-client-http-urls`.
+    case calls
+    /// The HTTP endpoints alone: `--listen-client-http-urls`.
+    case http
+    /// Of those only metrics and health: `--listen-metrics-urls`.
     case metrics
 }
 
-/// A port on which a member serves clients: gRPC and HTTP/1.1 side by side. Thread-safe.
+/// A port on which a member serves clients: gRPC and HTTP endpoints side by side. Thread-safe.
 public final class ClientListener: Sendable {
     private let server: any Channel
     private let loops: [ClientLoop]
@@ -29,11 +34,12 @@ public final class ClientListener: Sendable {
     /// Binds and serves. Connections are spread over the loops of `group`.
     /// - Parameter tls: nil: plaintext.
     /// - Parameter surface: what it serves.
-    /// - Parameter counting: the listeners whose calls a port of metrics counts.
+    /// - Parameter access: who may use the HTTP endpoints.
+    /// - Parameter counting: the listeners whose calls its metrics count besides its own.
     /// - Throws: NIO's `IOError` when the port cannot be bound (`EADDRINUSE`: somebody else has it).
     public static func start(port: any ReplicaPort, group: any EventLoopGroup, host: String, tcpPort: Int, tls: TLSPort? = nil,
-                             bounds: ClientBounds = ClientBounds(), auth: AuthDesk = AuthDesk(), surface: ClientSurface = .all, counting: [ClientListener] = [],
-                             logger: Logger) async throws -> ClientListener {
+                             bounds: ClientBounds = ClientBounds(), auth: AuthDesk = AuthDesk(), surface: ClientSurface = .all, access: HTTPAccess = HTTPAccess(),
+                             counting: [ClientListener] = [],                             logger: Logger) async throws -> ClientListener {
         var eventLoops: [any EventLoop] = []
         for eventLoop in group.makeIterator() { eventLoops.append(eventLoop) }
         let numbers = LoopNumbers.take(eventLoops.count, of: port)
@@ -48,7 +54,9 @@ public final class ClientListener: Sendable {
         for loop in loops {
             // Before any connection exists, so nothing reads it meanwhile.
             loop.surface = surface
-            loop.siblings = surface == .all ? loops : counting.flatMap(\.loops)
+            loop.access = access
+            loop.rejections = rejections
+            loop.siblings = (surface == .metrics ? [] : loops) + counting.flatMap(\.loops)
             port.attach(loop)
         }
         let bootstrap = ServerBootstrap(group: group)

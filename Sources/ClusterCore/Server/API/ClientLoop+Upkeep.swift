@@ -46,7 +46,7 @@ extension ClientLoop {
     private func stuck(_ record: ClientChannel) -> String? {
         record.grpc?.session.age(limit: Upkeep.stuckLooks)
         if let connection = record.grpc, connection.session.wantsWrite { touch(connection) }
-        let isReading = record.grpc?.takesAnswers() ?? record.http?.takesAnswers() ?? true
+        let isReading = record.grpc?.takesAnswers() ?? record.http?.takesAnswers() ?? record.gatewaySocket?.isWritable ?? true
         // Whoever stands still may do so while there is room for all.
         record.stuckLooks = isReading || !isShortOfRoom ? 0 : record.stuckLooks + 1
         return record.stuckLooks >= Upkeep.stuckLooks ? "it does not read its answers, and there is no more room for those of others" : nil

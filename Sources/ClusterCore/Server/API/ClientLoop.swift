@@ -3,7 +3,6 @@ import Base
 import GRPC
 import Logging
 import NIOCore
-import NIOSSL
 import Replica
 import Store
 import Synchronization
@@ -25,7 +24,9 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
     let logger: Logger
     /// What the port serves.
     var surface = ClientSurface.all
-    /// The loops whose calls `/metrics` adds up: those of the same port, or for a port of metrics all of the node.
+    var access = HTTPAccess()
+    var rejections: RejectionLog?
+    /// The loops whose calls `/metrics` adds up: those of the same port, and for one without calls all others of the node.
     var siblings: [ClientLoop] = []
 
     private var calls: ContiguousArray<ClientCall> = []
@@ -651,8 +652,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
         }
         return acceptor.accept(channel) { channel, identity in
             record.identity = identity
-            // The same port may also take connections without it.
-            record.isTLS = (try? channel.pipeline.syncOperations.context(handlerType: NIOSSLServerHandler.self)) != nil
+            record.isSecure = isSecured(channel)
             try channel.pipeline.syncOperations.addHandler(ProtocolSniffer(record: record, loop: self, rejections: rejections))
         }
     }

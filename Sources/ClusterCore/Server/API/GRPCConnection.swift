@@ -43,7 +43,7 @@ enum ByteOutlet {
     }
 }
 
-/// A client's HTTP/2 connection: bytes to and from the socket, and what its calls come to.
+/// A client's HTTP/2 connection: bytes to and from the socket, and what its calls come to. Over TLS it carries requests to the HTTP endpoints, too.
 ///
 /// Confined to its event loop. One write and one flush carry everything that a batch of answers or a burst of reading caused.
 final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
@@ -61,6 +61,7 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
     var needsFlush = false
     private var output = ByteBuffer()
     private var isWriting = false
+    private var isReceiving = false
     private var isClosing = false
 
     /// About the bytes of answers that have not left: never too low for long, corrected when it matters.
@@ -83,14 +84,18 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
     /// Bytes of answers that left since the last look at who stands still.
     private var takenBytes = 0
 
+    let isSecure: Bool
     /// Who the client is by its certificate.
     let identity: ClientIdentity?
+    /// Requests to the HTTP endpoints whose answers are not complete.
+    var httpStreams: [StreamID: HTTPStream] = [:]
     /// The last signed token that was found right: a client sends the same one with every request.
     private var checkedToken: (token: [UInt8], claims: TokenSigner.Claims)?
 
     /// - Parameter minPingInterval: 0: gRPC's own; nil: pings are not policed.
-    init(loop: ClientLoop, identity: ClientIdentity? = nil, minPingInterval: TimeSpan? = nil) {
+    init(loop: ClientLoop, isSecure: Bool = false, identity: ClientIdentity? = nil, minPingInterval: TimeSpan? = nil) {
         self.loop = loop
+        self.isSecure = isSecure
         self.identity = identity
         pingPolicy = minPingInterval.map { PingPolicy(minInterval: $0 > .zero ? $0 : KeepAliveOptions.standardPingInterval) }
         var settings = HTTP2Settings()
@@ -98,6 +103,10 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
         session = GRPCServerSession(methods: GRPCConnection.methods, delegate: self,
                                     maxReceiveMessageBytes: loop.identity.options.maxRequestBytes + loop.bounds.requestOverheadBytes,
                                     settings: settings)
+        if isSecure, loop.surface != .calls {
+            session.plainDelegate = self
+            session.isPlainAlone = loop.surface != .all
+        }
     }
 
     // MARK: The socket
@@ -140,9 +149,11 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
 
     private func receive(_ buffer: ByteBuffer) throws(ProtocolFault) {
         var fault: ProtocolFault?
+        isReceiving = true
         buffer.withUnsafeReadableBytes { bytes in
             do throws(ProtocolFault) { try session.receive(bytes) } catch { fault = error }
         }
+        isReceiving = false
         if let fault { throw fault }
     }
 
@@ -152,7 +163,7 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
     }
 
     private func checkPartialRequests() {
-        partialBytes = session.bufferedRequestBytes
+        partialBytes = session.bufferedRequestBytes + httpStreams.values.reduce(0) { $0 + $1.call.waitingBytes }
         publishPartial(partialBytes)
         guard partialBytes > loop.bounds.maxPartialRequestBytes || partialBytes > loop.bounds.fairPartialRequestBytes && loop.partialRequests.isFull else { return }
         loop.logger.warning("client connection closed: unfinished requests of \(partialBytes) bytes")
@@ -185,10 +196,13 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
     /// The client is gone.
     func end() {
         for place in table.all { loop.cancel(place, .canceled) }
+        outlet = nil
+        let requests = httpStreams.values
+        httpStreams = [:]
+        for request in requests { request.drop() }
         queuedBytes = 0
         publishPartial(0)
         endGreeting()
-        outlet = nil
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
@@ -199,7 +213,8 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
     /// Writes what the session has, as far as the socket takes it.
     func flush() {
         needsFlush = false
-        guard !isWriting, !isClosing, !loop.isPaused, let outlet, let session else { return }
+        // A call of the gateway may have been begun, and with it all that was touched is written: this one when it has read on.
+        guard !isWriting, !isReceiving, !isClosing, !loop.isPaused, let outlet, let session else { return }
         isWriting = true
         let chunk = loop.bounds.writeChunkBytes
         do throws(ProtocolFault) {
@@ -272,6 +287,7 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
         let tokens = postponed
         postponed = []
         loop.askAgain(tokens)
+        for request in Array(httpStreams.values) { request.call.resume() }
     }
 
     // MARK: Watch responses
@@ -368,6 +384,7 @@ final class GRPCConnection: ChannelInboundHandler, GRPCServerDelegate {
             default: break
             }
         }
+        for request in Array(httpStreams.values) { request.call.drain() }
         flush()
     }
 }

@@ -1,50 +1,50 @@
 import Base
 import NIOCore
 import NIOHTTP1
+import NIOWebSocket
 import Replica
 
-/// A client's HTTP/1.1 connection: the JSON gateway, and health, version and metrics for people, probes and Prometheus. (etcd-http.md §1-7)
+/// A client's HTTP/1.1 connection.
 ///
 /// One request at a time: `HTTPServerPipelineHandler` keeps those behind it. Confined to its event loop.
-final class HTTPConnection: ChannelInboundHandler {
+final class HTTPConnection: ChannelInboundHandler, RemovableChannelHandler, HTTPCarrier {
     typealias InboundIn = HTTPServerRequestPart
     typealias OutboundOut = HTTPServerResponsePart
 
-    let loop: ClientLoop
+    private let loop: ClientLoop
+    private let isSecure: Bool
     /// Who the client is by its certificate.
     private let identity: ClientIdentity?
     private var context: ChannelHandlerContext?
 
     /// The request that is read or answered; nil between requests.
-    private var head: HTTPRequestHead?
-    private var call: GatewayCall?
-    private var bodyBytes = 0
-    private var isRequestComplete = false
-    private var isAnswering = false
-    private var hasWrittenHead = false
+    private var call: HTTPCall?
     /// After this answer the connection closes.
     private var isEnding = false
     /// In the middle of writing the end of an answer, which may bring the next request.
     private var isFinishing = false
     private var idleTimer: Scheduled<Void>?
-    /// Tells an answer that comes late from the one that is waited for.
-    private(set) var requestNumber = 0
 
-    init(loop: ClientLoop, identity: ClientIdentity? = nil) {
+    init(loop: ClientLoop, isSecure: Bool = false, identity: ClientIdentity? = nil) {
         self.loop = loop
+        self.isSecure = isSecure
         self.identity = identity
     }
 
-    /// The handlers between the socket and this one.
-    static func codec(_ bounds: ClientBounds) -> [any ChannelHandler] {
+    /// The handlers between the socket and this one, the encoder first.
+    struct Codec {
+        let encoder: HTTPResponseEncoder
+        let others: [any ChannelHandler & RemovableChannelHandler]
+        var all: [any ChannelHandler] { [encoder] + others }
+    }
+
+    static func codec(_ bounds: ClientBounds) -> Codec {
         var limits = NIOHTTPDecoderLimitConfiguration()
         limits.maxHeaderListSize = bounds.maxHTTPHeadBytes
         limits.maxHeaderFieldSize = min(limits.maxHeaderFieldSize, bounds.maxHTTPHeadBytes)
-        return [
-            HTTPResponseEncoder(),
-            ByteToMessageHandler(HTTPRequestDecoder(leftOverBytesStrategy: .dropBytes, limitConfiguration: limits)),
-            HTTPServerPipelineHandler(),
-        ]
+        // What follows on a request to speak something else is of that.
+        let decoder = ByteToMessageHandler(HTTPRequestDecoder(leftOverBytesStrategy: .forwardBytes, limitConfiguration: limits))
+        return Codec(encoder: HTTPResponseEncoder(), others: [decoder, HTTPServerPipelineHandler()])
     }
 
     // MARK: The socket
@@ -64,11 +64,9 @@ final class HTTPConnection: ChannelInboundHandler {
     private func end() {
         idleTimer?.cancel()
         idleTimer = nil
-        requestNumber += 1
         context = nil
         call?.drop()
         call = nil
-        head = nil
     }
 
     private func startIdleTimer() {
@@ -80,24 +78,33 @@ final class HTTPConnection: ChannelInboundHandler {
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         switch unwrapInboundIn(data) {
         case .head(let head): receive(head)
-        case .body(let part):
-            bodyBytes += part.readableBytes
-            if let call {
-                call.take(part)
-            } else if head != nil, !isAnswering, bodyBytes > loop.bounds.maxHTTPBodyBytes {
-                refuseBody()
-            }
+        case .body(let part): call?.take(part)
         case .end:
-            isRequestComplete = true
             // What was answered before its end is closed, now or when the answer has left.
-            guard head != nil else { return }
-            guard isFinishing else { return requestComplete() }
+            guard let call else { return }
+            guard isFinishing else { return call.complete() }
             // Pipelined requests that are answered at once would otherwise be answered within each other.
-            let number = requestNumber
             loop.eventLoop.assumeIsolated().execute { [self] in
-                if number == requestNumber { requestComplete() }
+                if call === self.call { call.complete() }
             }
         }
+    }
+
+    private func receive(_ head: HTTPRequestHead) {
+        let call = HTTPCall(head, on: self, of: loop, isSecure: isSecure, identity: identity)
+        self.call = call
+        if let fault = HTTPConnection.fault(of: head) { return call.refuse(.badRequest, ": \(fault)") }
+        if let expectation = head.headers.first(name: "Expect")?.lowercased(), expectation != "100-continue" { return call.refuse(.expectationFailed) }
+        call.begin()
+    }
+
+    /// What Go's server would not take, in its words.
+    static func fault(of head: HTTPRequestHead) -> String? {
+        let hosts = head.headers["Host"]
+        if hosts.isEmpty, head.version == .http1_1 { return "missing required Host header" }
+        if hosts.count > 1 { return "too many Host headers" }
+        if let host = hosts.first, !HTTPAccess.isHost(host) { return "malformed Host header" }
+        return nil
     }
 
     func channelReadComplete(context: ChannelHandlerContext) {
@@ -111,28 +118,34 @@ final class HTTPConnection: ChannelInboundHandler {
         context.fireChannelWritabilityChanged()
     }
 
-    /// The client sends no more, which calls of the gateway take for its end; what else it waits for it gets.
+    /// The client sends no more.
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         if case ChannelEvent.inputClosed? = event as? ChannelEvent {
             isEnding = true
-            if head == nil { context.close(promise: nil) } else if isRequestComplete { call?.clientHasLeft() }
+            guard let call else { return context.close(promise: nil) }
+            if call.isComplete { call.clientHasLeft() }
         }
         context.fireUserInboundEventTriggered(event)
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        if let error = error as? HTTPParserError, !hasWrittenHead, !(isAnswering && isRequestComplete) {
-            // The decoder closes the connection as soon as this returns.
-            call?.drop()
-            call = nil
-            refuse(error == .headerOverflow ? .requestHeaderFieldsTooLarge : .badRequest)
+        // It is answered as the request that it remains.
+        if error is NIOWebSocketUpgradeError { return }
+        if let error = error as? HTTPParserError {
+            let call = call ?? HTTPCall(HTTPRequestHead(version: .http1_1, method: .GET, uri: "/"), on: self, of: loop, isSecure: isSecure, identity: identity)
+            if !call.hasWrittenHead, !(call.isAnswering && call.isComplete) {
+                self.call = call
+                isEnding = true
+                // The decoder closes the connection as soon as this returns.
+                call.refuse(error == .headerOverflow ? .requestHeaderFieldsTooLarge : .badRequest)
+            }
         }
         context.close(promise: nil)
     }
 
     func drain() {
         isEnding = true
-        if head == nil { context?.close(promise: nil) } else { call?.drain() }
+        if let call { call.drain() } else { context?.close(promise: nil) }
     }
 
     /// After a pause.
@@ -141,138 +154,27 @@ final class HTTPConnection: ChannelInboundHandler {
     /// Whether what is written leaves, as far as can be seen now.
     func takesAnswers() -> Bool { context?.channel.isWritable ?? true }
 
+    // MARK: The answer
+
     var isWritable: Bool { context?.channel.isWritable ?? false }
 
-    // MARK: Requests
-
-    private func receive(_ head: HTTPRequestHead) {
-        self.head = head
-        (bodyBytes, isRequestComplete, isAnswering, hasWrittenHead) = (0, false, false, false)
-        if head.version == .http1_1, !head.headers.contains(name: "Host") {
-            return refuse(.badRequest, ": missing required Host header")
-        }
-        let expectation = head.headers.first(name: "Expect")?.lowercased()
-        if let expectation, expectation != "100-continue" {
-            isEnding = true
-            beginAnswer()
-            return respond(.expectationFailed, [], [], isPlain: true)
-        }
-        guard let target = HTTPTarget(head.uri) else { return refuse(.badRequest) }
-        guard loop.surface == .all, head.method != .OPTIONS, !target.needsRedirect, let route = GatewayRoute.find(target.path) else { return }
-        var method = head.method
-        var hasNoBody = false
-        if method == .POST, let override = head.headers.first(name: "X-HTTP-Method-Override"), !override.isEmpty,
-           head.headers.first(name: "Content-Type") == "application/x-www-form-urlencoded" {
-            method = HTTPMethod(rawValue: override.uppercased())
-            hasNoBody = true
-        }
-        guard method == .POST, !isMistakenForItsCertificate(target) else { return }
-        if expectation != nil {
-            context?.writeAndFlush(wrapOutboundOut(.head(HTTPResponseHead(version: head.version, status: .continue))), promise: nil)
-        }
-        let call = GatewayCall(route, head, hasNoBody: hasNoBody, on: self)
-        self.call = call
-        call.begin()
+    func sendContinue() {
+        context?.writeAndFlush(wrapOutboundOut(.head(HTTPResponseHead(version: .http1_1, status: .continue))), promise: nil)
     }
 
-    private func requestComplete() {
-        if let call { return call.endBody() }
-        guard let head, !isAnswering, let target = HTTPTarget(head.uri) else { return }
-        beginAnswer()
-        answer(head, target)
-    }
-
-    /// The time between requests is over.
-    func beginAnswer() {
-        isAnswering = true
+    func answerBegins() {
         idleTimer?.cancel()
         idleTimer = nil
     }
 
-    private func answer(_ head: HTTPRequestHead, _ target: HTTPTarget) {
-        if loop.surface == .all {
-            if isMistakenForItsCertificate(target) {
-                return respond(.badRequest, Array("CommonName of client sending a request against gateway will be ignored and not used as expected\n".utf8),
-                               HTTPConnection.plainText, isPlain: true)
-            }
-            if head.method == .OPTIONS { return respond(.ok, [], []) }
+    func writeHead(of call: HTTPCall, _ status: HTTPResponseStatus, _ headers: HTTPHeaders, length: Int?) {
+        guard let context else { return }
+        let request = call.head
+        var response = HTTPResponseHead(version: request.version, status: status, headers: headers)
+        if length == nil {
+            if request.version == .http1_1 { response.headers.add(name: "Transfer-Encoding", value: "chunked") } else { isEnding = true }
         }
-        if target.needsRedirect { return redirect(head, to: target) }
-        switch target.path {
-        case "/metrics": return metrics()
-        case "/health": return onlyGet(head) { health(target) }
-        case _ where HealthCheck.find(target.path) != nil: return onlyGet(head) { check(target) }
-        case _ where loop.surface == .metrics: break
-        case "/version":
-            return onlyGet(head) {
-                respond(.ok, Array("{\"etcdserver\":\"\(ServerVersion.etcd)\",\"etcdcluster\":\"\(ServerVersion.cluster)\"}".utf8),
-                        [("Content-Type", "application/json")])
-            }
-        case "/debug/vars": return onlyGet(head) { variables() }
-        case "/v3": return redirect(head, to: target)
-        case _ where GatewayRoute.find(target.path) != nil: return respondText(.methodNotAllowed, "Method Not Allowed\n")
-        case _ where target.path.hasPrefix("/v3/"): return respondText(.notFound, "Not Found\n")
-        default: break
-        }
-        respondText(.notFound, "404 page not found\n")
-    }
-
-    private func onlyGet(_ head: HTTPRequestHead, _ body: () -> Void) {
-        if head.method == .GET { return body() }
-        respond(.methodNotAllowed, Array("Method Not Allowed\n".utf8), [("Allow", "GET")] + HTTPConnection.plainText)
-    }
-
-    private func redirect(_ head: HTTPRequestHead, to target: HTTPTarget) {
-        let location = target.redirection
-        guard head.method == .GET || head.method == .HEAD else { return respond(.movedPermanently, [], [("Location", location)]) }
-        var escaped = location.replacing("&", with: "&amp;").replacing("<", with: "&lt;").replacing(">", with: "&gt;")
-        escaped = escaped.replacing("\"", with: "&#34;").replacing("'", with: "&#39;")
-        respond(.movedPermanently, Array("<a href=\"\(escaped)\">Moved Permanently</a>.\n\n".utf8),
-                [("Content-Type", "text/html; charset=utf-8"), ("Location", location)])
-    }
-
-    /// etcd's gateway would act with the server's own certificate, so it refuses clients that may count on theirs. (§2.5)
-    private func isMistakenForItsCertificate(_ target: HTTPTarget) -> Bool {
-        guard let identity, !identity.commonName.bytes.isEmpty, target.path.hasPrefix("/v3/") else { return false }
-        return loop.port.published?.isAuthEnabled ?? false
-    }
-
-    // MARK: Answers
-
-    /// What Go's `http.Error` says of its text.
-    private static let plainText = [("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff")]
-
-    func respondText(_ status: HTTPResponseStatus, _ body: String) { respond(status, Array(body.utf8), HTTPConnection.plainText) }
-
-    /// A whole answer.
-    /// - Parameter isPlain: without what every answer of the client port carries.
-    func respond(_ status: HTTPResponseStatus, _ body: [UInt8], _ headers: [(String, String)], isPlain: Bool = false) {
-        guard head != nil, isAnswering, !hasWrittenHead else { return }
-        writeHead(status, headers, length: body.count, isPlain: isPlain)
-        if !body.isEmpty { write(body, flush: false) }
-        endAnswer()
-    }
-
-    /// - Parameter length: nil for an answer in parts, as they come.
-    func writeHead(_ status: HTTPResponseStatus, _ headers: [(String, String)], length: Int?, isPlain: Bool = false) {
-        guard let context, let request = head else { return }
-        hasWrittenHead = true
-        var response = HTTPResponseHead(version: request.version, status: status)
-        if loop.surface == .all, !isPlain {
-            response.headers.add(name: "Access-Control-Allow-Headers", value: "accept, content-type, authorization")
-            response.headers.add(name: "Access-Control-Allow-Methods", value: "POST, GET, OPTIONS, PUT, DELETE")
-            response.headers.add(name: "Access-Control-Allow-Origin", value: "*")
-        }
-        for (name, value) in headers { response.headers.add(name: name, value: value) }
-        response.headers.add(name: "Date", value: HTTPDate.text(unixSeconds: loop.unixSeconds))
-        if let length {
-            response.headers.add(name: "Content-Length", value: String(length))
-        } else if request.version == .http1_1 {
-            response.headers.add(name: "Transfer-Encoding", value: "chunked")
-        } else {
-            isEnding = true
-        }
-        if !request.isKeepAlive || !isRequestComplete && length != nil { isEnding = true }
+        if !request.isKeepAlive || !call.isComplete && length != nil { isEnding = true }
         if isEnding {
             response.headers.add(name: "Connection", value: "close")
         } else if request.version == .http1_0 {
@@ -281,11 +183,8 @@ final class HTTPConnection: ChannelInboundHandler {
         context.write(wrapOutboundOut(.head(response)), promise: nil)
     }
 
-    /// A part of an answer, passed on at once.
-    func writeBody(_ bytes: [UInt8]) { write(bytes, flush: true) }
-
-    private func write(_ bytes: [UInt8], flush: Bool) {
-        guard let context, let head, head.method != .HEAD else { return }
+    func write(_ bytes: [UInt8], flush: Bool) {
+        guard let context else { return }
         let part = wrapOutboundOut(.body(.byteBuffer(ByteBuffer(bytes: bytes))))
         // Until the socket has taken it, it has its share of the room that all clients' answers have.
         let promise = context.eventLoop.makePromise(of: Void.self)
@@ -294,13 +193,12 @@ final class HTTPConnection: ChannelInboundHandler {
         if flush { context.writeAndFlush(part, promise: promise) } else { context.write(part, promise: promise) }
     }
 
-    /// The answer is complete: the next request may come, or the connection closes.
-    func endAnswer() {
-        guard let context, head != nil, hasWrittenHead else { return }
+    /// The next request may come, or the connection closes.
+    func end(_ call: HTTPCall) {
+        self.call = nil
+        guard let context else { return }
         // A rest of the request that nobody reads would be taken for the next one.
-        if !isRequestComplete { isEnding = true }
-        (head, call, isAnswering, hasWrittenHead) = (nil, nil, false, false)
-        requestNumber += 1
+        if !call.isComplete { isEnding = true }
         isFinishing = true
         if isEnding {
             let channel = context.channel
@@ -312,24 +210,5 @@ final class HTTPConnection: ChannelInboundHandler {
             context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: nil)
         }
         isFinishing = false
-    }
-
-    /// The body is larger than anything that could be answered.
-    func refuseBody() {
-        isEnding = true
-        call?.drop()
-        call = nil
-        beginAnswer()
-        if hasWrittenHead { return endAnswer() }
-        respondText(.payloadTooLarge, "request body is too large\n")
-    }
-
-    /// An answer to what is no request, in the words of Go's server.
-    private func refuse(_ status: HTTPResponseStatus, _ details: String = "") {
-        isEnding = true
-        if head == nil { head = HTTPRequestHead(version: .http1_1, method: .GET, uri: "/") }
-        beginAnswer()
-        hasWrittenHead = false
-        respond(status, Array("\(status.code) \(status.reasonPhrase)\(details)".utf8), [("Content-Type", "text/plain; charset=utf-8")], isPlain: true)
     }
 }

@@ -2,6 +2,8 @@
 struct HTTPTarget {
     /// Without escapes. `/v3beta/` is read as `/v3/`.
     let path: String
+    /// Of a URL instead of a path: whom it names.
+    let authority: String?
     /// The path without empty and dotted parts, where that is another one.
     private let cleanPath: String?
     private let rawQuery: Substring?
@@ -10,12 +12,15 @@ struct HTTPTarget {
     /// nil when it is neither a path nor a URL, or has an escape that is none.
     init?(_ uri: String) {
         var rest = uri[...]
+        var authority: String?
         if let scheme = rest.firstRange(of: "://"), !rest.hasPrefix("/") {
             rest = rest[scheme.upperBound...]
+            authority = String(rest.prefix { $0 != "/" && $0 != "?" })
             rest = rest.firstIndex(of: "/").map { rest[$0...] } ?? "/"
         }
         let parts = rest.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
         guard rest.hasPrefix("/") || rest == "*", let path = HTTPTarget.decode(parts[0], plusIsSpace: false) else { return nil }
+        self.authority = authority
         self.path = path.hasPrefix("/v3beta/") ? "/v3/" + path.dropFirst(8) : path
         cleanPath = HTTPTarget.clean(self.path)
         rawQuery = parts.count > 1 ? parts[1] : nil

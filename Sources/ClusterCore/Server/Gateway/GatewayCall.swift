@@ -7,9 +7,9 @@ import Wire
 /// One request of the JSON gateway: JSON in, a gRPC call to the own server, JSON out. (etcd-http.md §2)
 ///
 /// A unary call is begun when the body is complete. The body of a bidirectional one is a row of JSON values, each sent as soon as it is whole; its
-/// answer is a row of lines, whatever happens to the body. Belongs to its connection, which drops it when it is over.
+/// answer is a row of lines, whatever happens to the body. Belongs to its request, which drops it when it is over.
 final class GatewayCall: GatewayCaller {
-    private unowned let http: HTTPConnection
+    private unowned let http: HTTPCall
     private let route: GatewayRoute
     private let timeout: Result<TimeSpan?, JSONFault>
     private let deadline: NIODeadline
@@ -31,7 +31,7 @@ final class GatewayCall: GatewayCaller {
     private var answer: [UInt8]?
     private var hasAnswered = false
 
-    init(_ route: GatewayRoute, _ head: HTTPRequestHead, hasNoBody: Bool, on http: HTTPConnection) {
+    init(_ route: GatewayRoute, _ head: HTTPRequestHead, hasNoBody: Bool, on http: HTTPCall) {
         self.route = route
         self.http = http
         self.hasNoBody = hasNoBody
@@ -99,6 +99,9 @@ final class GatewayCall: GatewayCaller {
         }
     }
 
+    /// Bytes of the body that are no whole value yet.
+    var waitingBytes: Int { body.waitingBytes }
+
     private func send(_ text: [UInt8]) throws(JSONFault) {
         link?.send(try JSONToProtobuf.message(text, route.request))
         requests += 1
@@ -155,13 +158,14 @@ final class GatewayCall: GatewayCaller {
         guard status.code == .ok else {
             // A deadline is the gateway's own in etcd: it learns nothing from the server then.
             if isStream, !hasAnswered, status.code != .deadlineExceeded { isHeaderless = true }
-            return fail(status.code, status.message)
+            // Over TLS etcd's calls go through Go's HTTP server, which sends headers before an error, too.
+            return fail(status.code, status.message, withMetadata: http.isSecure && status.code != .deadlineExceeded && !(isBidirectional && requests == 0))
         }
         if isStream {
             if !hasAnswered { beginStream(.ok, withMetadata: !isHeaderless) }
             http.endAnswer()
         } else if let answer {
-            http.respond(.ok, answer, [("Content-Type", "application/json"), ("Grpc-Metadata-Content-Type", "application/grpc")])
+            http.respond(.ok, answer, GatewayCall.headers(true))
         } else {
             fail(.internal, "OK without an answer")
         }
@@ -169,19 +173,22 @@ final class GatewayCall: GatewayCaller {
 
     private func beginStream(_ status: HTTPResponseStatus, withMetadata: Bool) {
         hasAnswered = true
-        http.writeHead(status, [("Content-Type", "application/json")] + (withMetadata ? [("Grpc-Metadata-Content-Type", "application/grpc")] : []),
-                       length: nil)
+        http.writeHead(status, GatewayCall.headers(withMetadata), length: nil)
     }
 
-    private func fail(_ code: StatusCode, _ message: String) {
+    private static func headers(_ withMetadata: Bool) -> [(String, String)] {
+        [("Content-Type", "application/json")] + (withMetadata ? [("Grpc-Metadata-Content-Type", "application/grpc")] : [])
+    }
+
+    private func fail(_ code: StatusCode, _ message: String, withMetadata: Bool = false) {
         isBodyDone = true
         let status = GatewayCall.httpStatus(code)
         let text = message.isEmpty ? nil : ProtobufToJSON.quoted(message)
         guard hasAnswered || isHeaderless else {
             let body = text.map { "{\"error\":\($0),\"code\":\(code.rawValue),\"message\":\($0)}" } ?? "{\"code\":\(code.rawValue)}"
-            return http.respond(status, Array(body.utf8), [("Content-Type", "application/json")])
+            return http.respond(status, Array(body.utf8), GatewayCall.headers(withMetadata))
         }
-        if !hasAnswered { beginStream(status, withMetadata: false) }
+        if !hasAnswered { beginStream(status, withMetadata: withMetadata) }
         let words = text.map { ",\"message\":\($0)" } ?? ""
         http.writeBody(Array("{\"error\":{\"grpc_code\":\(code.rawValue),\"http_code\":\(status.code)\(words),\"http_status\":\"\(status.reasonPhrase)\"}}".utf8))
         http.endAnswer()

@@ -4,6 +4,8 @@ import Logging
 struct NodePorts: Sendable {
     typealias Port = (url: NodeURL, tls: TLSPort?)
     var clients: [Port]
+    /// For HTTP endpoints alone, which `clients` do not serve then.
+    var httpClients: [Port]
     /// For metrics alone; https:// with the clients' certificate.
     var metrics: [Port]
     var peers: [Port]
@@ -45,12 +47,13 @@ struct NodePorts: Sendable {
             }
             return TLSMaterial(side: side, options: options, rules: rules, isSelfSigned: isSelfSigned, logger: logger)
         }
-        let client = try material(.client, configuration.tls.client, configuration.listenClientURLs)
+        let client = try material(.client, configuration.tls.client, configuration.listenClientURLs + configuration.listenClientHTTPURLs)
         let peer = try material(.peer, configuration.tls.peer, configuration.listenPeerURLs)
         clients = NodePorts.ports(configuration.listenClientURLs, client)
+        httpClients = NodePorts.ports(configuration.listenClientHTTPURLs, client)
         peers = NodePorts.ports(configuration.listenPeerURLs, peer)
         metrics = NodePorts.ports(configuration.listenMetricsURLs, client)
-        if (clients + metrics).contains(where: { $0.tls != nil }) { try client.load() }
+        if (clients + httpClients + metrics).contains(where: { $0.tls != nil }) { try client.load() }
         // A member may also come to need it later, when one with https:// joins: its files are read then.
         let dialsTLS = configuration.initialCluster.contains { $0.url.scheme == "https" }
         if dialsTLS || peers.contains(where: { $0.tls != nil }) { try peer.load() }

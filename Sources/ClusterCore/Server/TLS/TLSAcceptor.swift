@@ -277,6 +277,11 @@ private final class TLSHandshake: ChannelInboundHandler, RemovableChannelHandler
 }
 
 
+/// Whether what was let in came over TLS: an address may be http:// and https:// at once. On its event loop.
+func isSecured(_ channel: any Channel) -> Bool {
+    (try? channel.pipeline.syncOperations.context(handlerType: NIOSSLServerHandler.self)) != nil
+}
+
 /// Closes a connection as the end of its process would, without a word of TLS. On its event loop.
 func closeTransport(_ channel: any Channel) -> EventLoopFuture<Void> {
     let pipeline = channel.pipeline.syncOperations

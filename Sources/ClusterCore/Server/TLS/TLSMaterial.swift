@@ -152,8 +152,8 @@ final class TLSMaterial: Sendable {
                 configuration.trustRoots = trust
                 configuration.sendCANameList = true
             }
-            // Clients of gRPC offer h2 alone. What offers both (curl, browsers, Prometheus) wants the HTTP endpoints, which are HTTP/1.1.
-            if side == .client { configuration.applicationProtocols = ["http/1.1", "h2"] }
+            // As Go has it: HTTP/2 wherever it is offered.
+            if side == .client { configuration.applicationProtocols = ["h2", "http/1.1"] }
             configuration.shutdownTimeout = .seconds(1)
             server = try context(configuration, options.certificateFile, options.keyFile, "cert-file", "key-file")
         }
