@@ -113,7 +113,7 @@ let package = Package(
         // HTTP/2 frames by hand, for tests of what no client does.
         .target(name: "RawHTTP2", path: "Tests/RawHTTP2"),
         // A gRPC client that also says what no library says.
-        .target(name: "RawClient", dependencies: ["Base", "GRPC", "Wire"] + nio, path: "Tests/RawClient"),
+        .target(name: "RawClient", dependencies: ["Base", "GRPC", "Wire", "RawHTTP2"] + nio, path: "Tests/RawClient"),
         tests("SimulationTests", ["Auth", "Base", "Raft", "Log", "Store", "Replica", "Simulation"]),
         tests("RaftTests", ["Base", "Raft"]),
         tests("LogTests", ["Base", "Raft", "Log", "PosixDisk"]),

@@ -3,6 +3,7 @@ import GRPC
 import NIOConcurrencyHelpers
 import NIOCore
 import NIOPosix
+import RawHTTP2
 
 /// One call whose header fields and body are the caller's to the last byte, over a connection of its own.
 ///
@@ -10,13 +11,12 @@ import NIOPosix
 /// are replaced on their way out.
 public enum RawExchange {
     /// What a gRPC client says of a call.
-    public static func fields(path: String) -> [MetadataField] {
-        [MetadataField(":method", "POST"), MetadataField(":scheme", "http"), MetadataField(":path", path), MetadataField(":authority", "test"), MetadataField("te", "trailers"),
-         MetadataField("content-type", "application/grpc"), MetadataField("user-agent", "raw")]
+    public static func fields(path: String) -> [(String, String)] {
+        [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "test"), ("te", "trailers"), ("content-type", "application/grpc"), ("user-agent", "raw")]
     }
 
     /// - Parameter body: what follows the header fields, below a stream's first window (64 KiB); the client then ends its side.
-    public static func run(_ port: Int, _ fields: [MetadataField], _ body: [UInt8], group: any EventLoopGroup) async throws -> (messages: [[UInt8]], status: CallStatus) {
+    public static func run(_ port: Int, _ fields: [(String, String)], _ body: [UInt8], group: any EventLoopGroup) async throws -> (messages: [[UInt8]], status: CallStatus) {
         let promise = group.next().makePromise(of: ([[UInt8]], CallStatus).self)
         let handler = Handler(fields, body, promise)
         let channel = try await ClientBootstrap(group: group).channelInitializer { channel in
@@ -34,13 +34,13 @@ public enum RawExchange {
         typealias InboundIn = ByteBuffer
         typealias OutboundOut = ByteBuffer
         private var session: GRPCClientSession!
-        private let fields: [MetadataField]
+        private let fields: [(String, String)]
         private let body: [UInt8]
         private let promise: EventLoopPromise<([[UInt8]], CallStatus)>
         private var messages: [[UInt8]] = []
         private var isOver = false
 
-        init(_ fields: [MetadataField], _ body: [UInt8], _ promise: EventLoopPromise<([[UInt8]], CallStatus)>) {
+        init(_ fields: [(String, String)], _ body: [UInt8], _ promise: EventLoopPromise<([[UInt8]], CallStatus)>) {
             self.fields = fields
             self.body = body
             self.promise = promise
@@ -68,7 +68,7 @@ public enum RawExchange {
             context.writeAndFlush(wrapOutboundOut(ByteBuffer(bytes: replaced(bytes))), promise: nil)
         }
 
-        /// The session's frames in which headers (1) and data (0) are ours. (RFC 9113 §4.1)
+        /// The session's frames, in which headers and data are ours. (RFC 9113 §4.1)
         private func replaced(_ bytes: [UInt8]) -> [UInt8] {
             let preface = Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8)
             var out: [UInt8] = [], at = 0
@@ -78,35 +78,18 @@ public enum RawExchange {
             }
             while at + 9 <= bytes.count {
                 let length = Int(bytes[at]) << 16 | Int(bytes[at + 1]) << 8 | Int(bytes[at + 2])
-                let stream = Array(bytes[(at + 5)..<(at + 9)])
-                switch bytes[at + 3] {
-                case 1: out += frame(1, flags: 0x4, stream, fields.flatMap { literal($0) })
-                case 0: out += stride(from: 0, to: max(body.count, 1), by: 16_384).flatMap { start in
+                let stream = bytes[(at + 5)..<(at + 9)].reduce(Int32(0)) { $0 << 8 | Int32($1) }
+                switch RawFrame.Kind(rawValue: bytes[at + 3]) {
+                case .headers: out += RawFrame(kind: .headers, flags: RawFrame.endHeaders, stream: stream, payload: RawFrame.block(fields)).bytes
+                case .data: out += stride(from: 0, to: max(body.count, 1), by: 16_384).flatMap { start in
                     let end = min(start + 16_384, body.count)
-                    return frame(0, flags: end == body.count ? 0x1 : 0, stream, Array(body[start..<end]))
+                    return RawFrame.data(stream, Array(body[start..<end]), ends: end == body.count).bytes
                 }
                 default: out += bytes[at..<(at + 9 + length)]
                 }
                 at += 9 + length
             }
             return out
-        }
-
-        private func frame(_ type: UInt8, flags: UInt8, _ stream: [UInt8], _ payload: [UInt8]) -> [UInt8] {
-            [UInt8(payload.count >> 16), UInt8(truncatingIfNeeded: payload.count >> 8), UInt8(truncatingIfNeeded: payload.count), type, flags] + stream + payload
-        }
-
-        /// Neither indexed nor Huffman-coded. (RFC 7541 §6.2.2)
-        private func literal(_ field: MetadataField) -> [UInt8] { [0] + counted(field.name) + counted(field.value) }
-
-        private func counted(_ text: [UInt8]) -> [UInt8] {
-            guard text.count >= 127 else { return [UInt8(text.count)] + text }
-            var rest = text.count - 127, length: [UInt8] = [127]
-            while rest >= 128 {
-                length.append(UInt8(rest & 127) | 128)
-                rest >>= 7
-            }
-            return length + [UInt8(rest)] + text
         }
 
         func finish(_ status: CallStatus) {

@@ -42,14 +42,15 @@ final class Conversation: Sendable {
     }
 
     /// A call on a connection of its own, with these header fields added, changed or (nil) left out.
-    func raw(path: String, _ changes: [String: String?], more: [MetadataField] = [], body: [UInt8]) async -> String {
+    func raw(path: String, _ changes: [String: String?], more: [(String, String)] = [], body: [UInt8]) async -> String {
         var fields = RawExchange.fields(path: path)
         for (name, value) in changes.sorted(by: { $0.key < $1.key }) {
-            guard let value else {
-                fields.removeAll { $0.name == Array(name.utf8) }
-                continue
+            let place = fields.firstIndex { $0.0 == name }
+            switch (place, value) {
+            case (let place?, let value?): fields[place].1 = value
+            case (let place?, nil): fields.remove(at: place)
+            case (nil, let value): fields.append((name, value ?? ""))
             }
-            if let place = fields.firstIndex(where: { $0.name == Array(name.utf8) }) { fields[place] = MetadataField(name, value) } else { fields.append(MetadataField(name, value)) }
         }
         do {
             let (messages, status) = try await RawExchange.run(port, fields + more, body, group: MultiThreadedEventLoopGroup.singleton)
