@@ -112,6 +112,8 @@ let package = Package(
         ], path: "Tests/TestCertificates"),
         // HTTP/2 frames by hand, for tests of what no client does.
         .target(name: "RawHTTP2", path: "Tests/RawHTTP2"),
+        // A gRPC client that also says what no library says.
+        .target(name: "RawClient", dependencies: ["Base", "GRPC", "Wire", "RawHTTP2"] + nio, path: "Tests/RawClient"),
         tests("SimulationTests", ["Auth", "Base", "Raft", "Log", "Store", "Replica", "Simulation"]),
         tests("RaftTests", ["Base", "Raft"]),
         tests("LogTests", ["Base", "Raft", "Log", "PosixDisk"]),
@@ -122,18 +124,19 @@ let package = Package(
         tests("ReplicaTests", ["Base", "Raft", "Log", "Store", "Auth", "Replica"]),
         tests("GRPCTests", ["Base", "GRPC", "Wire", "CNghttp2", "RawHTTP2"]),
         tests("ClientTests", ["quarterdeck", "Base", "GRPC", "Wire", "Client"] + nio),
-        tests("ServerTests", ["Base", "Raft", "Store", "Auth", "Replica", "GRPC", "CNghttp2", "Wire", "Server", "Client", "TestCertificates", "RawHTTP2",
+        tests("ServerTests", ["Base", "Raft", "Store", "Auth", "Replica", "GRPC", "CNghttp2", "Wire", "Server", "Client", "TestCertificates", "RawClient", "RawHTTP2",
                               .product(name: "Logging", package: "swift-log"), .product(name: "NIOSSL", package: "swift-nio-ssl"),
                               .product(name: "Crypto", package: "swift-crypto"), .product(name: "CryptoExtras", package: "swift-crypto")] + nio),
         tests("UITests", ["UI"], exclude: ["Goldens"]), // read from the source folder
         tests("TerminalTests", ["quarterdeck", "Base", "UI", "CNcurses", "Server"]),
         // Decoders of bytes from outside. The corpus is read from the source folder.
-        tests("FuzzTests", ["quarterdeck", "UI", "CNcurses", "Base", "Raft", "Log", "Store", "Auth", "Replica", "GRPC", "Wire", "Server", "Client",
-                            .product(name: "NIOEmbedded", package: "swift-nio"), .product(name: "NIOHTTP1", package: "swift-nio"),
+        tests("FuzzTests", ["quarterdeck", "UI", "CNcurses", "Base", "Raft", "Log", "Store", "Auth", "Replica", "GRPC", "Wire", "Server", "Client", "TestCertificates",
+                            .product(name: "NIOEmbedded", package: "swift-nio"), .product(name: "NIOSSL", package: "swift-nio-ssl"), .product(name: "NIOHTTP1", package: "swift-nio"),
                             .product(name: "Logging", package: "swift-log"), .product(name: "ArgumentParser", package: "swift-argument-parser")] + nio,
               exclude: ["README.md", "Corpus"]),
         // Real processes: the program itself beside the test bundle, etcd and etcdctl.
-        tests("IntegrationTests", ["quarterdeck", "torture", "Base", "Processes", "Wire", "Client", "Server", "Simulation", "TestCertificates", "RawHTTP2", "UI"] + nio),
+        tests("IntegrationTests", ["quarterdeck", "torture", "Base", "Processes", "Wire", "GRPC", "RawClient", "RawHTTP2", "Client", "Server", "Simulation", "TestCertificates", "UI",
+                                   .product(name: "Crypto", package: "swift-crypto"), .product(name: "CryptoExtras", package: "swift-crypto")] + nio),
     ],
     swiftLanguageModes: [.v6]
 )

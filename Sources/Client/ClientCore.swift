@@ -114,8 +114,11 @@ final class ClientCore: @unchecked Sendable {
     func wantsNewToken(_ error: ServiceError) -> Bool {
         guard configuration.user != nil, configuration.password != nil else { return false }
         return error.message == ServiceError.invalidAuthToken.message || error.message == ServiceError.authOldRevision.message
-            || error.message == ServiceError.userEmpty.message
+            || error.message == ServiceError.userEmpty.message || error.message == ClientCore.oldRevision
     }
+
+    /// What 3.4 and early 3.5 say (as UNKNOWN) for `authOldRevision`.
+    private static let oldRevision = "auth: revision in header is old"
 
     static let hasLeader = MetadataField("hasleader", "true")
     static let paths: [[UInt8]] = MethodID.allCases.map { Array($0.path.utf8) }

@@ -29,9 +29,19 @@ extension EtcdClient {
         _ = try await call(.authDisable, PBAuthDisableRequest(), PBAuthDisableResponse.self, options)
     }
 
+    /// etcd 3.4 does not have the call: there a login that cannot succeed tells by its refusal, and header and revision stay zero.
     public func authStatus(options: CallOptions = CallOptions()) async throws -> AuthStatus {
-        let answer = try await call(.authStatus, PBAuthStatusRequest(), PBAuthStatusResponse.self, options)
-        return AuthStatus(header: ResponseHeader(answer.header), isEnabled: answer.enabled, authRevision: answer.authRevision)
+        do {
+            let answer = try await call(.authStatus, PBAuthStatusRequest(), PBAuthStatusResponse.self, options)
+            return AuthStatus(header: ResponseHeader(answer.header), isEnabled: answer.enabled, authRevision: answer.authRevision)
+        } catch let error as EtcdError where error.isUnimplemented {
+            do {
+                _ = try await call(.authenticate, PBAuthenticateRequest(), PBAuthenticateResponse.self, options)
+            } catch let refusal as EtcdError where refusal.isService(.authFailed) || refusal.isService(.authNotEnabled) {
+                return AuthStatus(header: ResponseHeader(), isEnabled: refusal.isService(.authFailed), authRevision: 0)
+            }
+            throw error
+        }
     }
 
     /// - Parameter password: nil: a user known by certificate alone.

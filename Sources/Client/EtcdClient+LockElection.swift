@@ -64,9 +64,7 @@ extension EtcdClient {
         var request = PBLeaderRequest()
         request.name = .init(name)
         do {
-            let kv = try await call(.leader, request, PBLeaderResponse.self, options).kv
-            return KeyValue(key: [UInt8](kv.key), value: [UInt8](kv.value), createRevision: Revision(kv.createRevision),
-                            modRevision: Revision(kv.modRevision), version: kv.version, lease: LeaseID(kv.lease))
+            return KeyValue(try await call(.leader, request, PBLeaderResponse.self, options).kv)
         } catch let error as EtcdError where error.isService(.electionNoLeader) {
             return nil
         }

@@ -150,6 +150,21 @@ func range(_ key: String, _ end: String = "") -> KeyRange { KeyRange(key: bytes(
         #expect(before == (bench.store.revision, bench.writes.count))
     }
 
+    /// A name is a key of the backend's tables, which would stop the member (LMDB: 511 bytes), and a string of the API.
+    @Test func namesAreTextThatTheTablesTake() {
+        var bench = Bench()
+        let longest = [UInt8](repeating: UInt8(ascii: "n"), count: AuthStore.maxNameBytes)
+        #expect(bench.addUser(UserName(longest)) == nil && bench.addRole(RoleName(longest)) == nil)
+        bench.writes = []
+        let before = bench.store.revision
+        #expect(bench.addUser(UserName(longest + [0x6e])) == .nameTooLong && bench.addRole(RoleName(longest + [0x6e])) == .nameTooLong)
+        for noText in [[0xff], [0x61, 0xc3], [0xed, 0xa0, 0x80]] as [[UInt8]] {
+            #expect(bench.addUser(UserName(noText)) == .nameIsNoText && bench.addRole(RoleName(noText)) == .nameIsNoText)
+        }
+        #expect(bench.addUser(UserName(Array("ünï\u{0}".utf8))) == nil)
+        #expect(bench.store.revision == before + 1 && bench.writes.count == 2)
+    }
+
     @Test func tablesAreThoseThatEtcdWrites() throws {
         // Recorded from etcd 3.5.1 after the same commands.
         var bench = Bench()

@@ -212,6 +212,34 @@ struct ContractCase: Sendable, CustomTestStringConvertible {
             let error = await failure { for try await _ in client.keepLeaseAlive(grant.id) {} }
             #expect(error as? EtcdError == .leaseExpired(grant.id))
         },
+        ContractCase(name: "elections") { client, prefix in
+            let name = Array((prefix + "e").utf8)
+            #expect(try await client.leader(of: name) == nil)
+            // From before anybody leads.
+            var observed = client.observe(election: name).makeAsyncIterator()
+            let first = try await client.grantLease(ttlSeconds: 60).id, second = try await client.grantLease(ttlSeconds: 60).id
+            let one = try await client.campaign(name, value: Array("one".utf8), lease: first)
+            let seen = try await observed.next()
+            #expect(seen?.valueText == "one" && seen?.key == one.key && seen?.createRevision == one.revision && seen?.lease == first)
+            try await client.proclaim(Array("one still".utf8), as: one)
+            #expect(try await observed.next()?.valueText == "one still")
+            let waiting = Task { try await client.campaign(name, value: Array("two".utf8), lease: second) }
+            try await until("the second's key") { try await client.range(RangeQuery(.prefix(Key(name + [UInt8(ascii: "/")])), countOnly: true)).count == 2 }
+            // One who comes late hears of the one who leads.
+            var late = client.observe(election: name).makeAsyncIterator()
+            #expect(try await late.next()?.valueText == "one still")
+            try await client.resign(one)
+            let two = try await waiting.value
+            for iterator in [observed, late] {
+                var iterator = iterator
+                let leader = try await iterator.next()
+                #expect(leader?.valueText == "two" && leader?.key == two.key && leader?.createRevision == two.revision)
+            }
+            await #expect(throws: EtcdError.service(.electionNotLeader)) { try await client.proclaim([], as: one) }
+            try await client.resign(two)
+            try await client.revokeLease(first)
+            try await client.revokeLease(second)
+        },
         ContractCase(name: "maintenance") { client, _ in
             let members = try await client.members()
             #expect(!members.members.isEmpty && members.header.revision == .zero)

@@ -7,7 +7,26 @@ final class RealEtcd: @unchecked Sendable {
     private var process = Process()
     private let directory: URL
 
-    /// The binary: QUARTERDECK_ETCD, or `etcd` on the PATH.
+    enum Release: String, CaseIterable, Sendable {
+        case v3_5 = "3.5"
+        case v3_4 = "3.4"
+
+        /// nil: not here.
+        var binary: String? {
+            switch self {
+            case .v3_5: RealEtcd.binary
+            case .v3_4:
+                [ProcessInfo.processInfo.environment["QUARTERDECK_ETCD_34"] ?? "",
+                 URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("../../.tools/etcd-3.4/usr/bin/etcd").standardized.path]
+                    .first { FileManager.default.isExecutableFile(atPath: $0) }
+            }
+        }
+
+        /// Those that are here, and all where the absence of one would hide a failure.
+        static let wanted = allCases.filter { $0.binary != nil || ProcessInfo.processInfo.environment["CI"] == "true" }
+    }
+
+    /// The binary of 3.5: QUARTERDECK_ETCD, or `etcd` on the PATH.
     static let binary: String? = {
         let environment = ProcessInfo.processInfo.environment
         if let path = environment["QUARTERDECK_ETCD"], !path.isEmpty { return path }
@@ -18,17 +37,14 @@ final class RealEtcd: @unchecked Sendable {
         return nil
     }()
 
-    /// Without the binary the suite is skipped, except where its absence would hide a failure.
-    static let isWanted = binary != nil || ProcessInfo.processInfo.environment["CI"] == "true"
-
-    /// Servers to test instead of a binary.
+    /// Servers to test instead of binaries.
     static let given: [String]? = ProcessInfo.processInfo.environment["QUARTERDECK_TEST_ENDPOINTS"]
         .map { $0.split(separator: ",").map(String.init) }
 
-    struct Missing: Error {}
+    struct Missing: Error { var release: Release }
 
-    init(clientPort: Int, peerPort: Int, tls: (cert: String, key: String, ca: String)? = nil) throws {
-        guard let binary = RealEtcd.binary else { throw Missing() }
+    init(_ release: Release, clientPort: Int, peerPort: Int, tls: (cert: String, key: String, ca: String)? = nil) throws {
+        guard let binary = release.binary else { throw Missing(release: release) }
         directory = FileManager.default.temporaryDirectory.appendingPathComponent("etcd-\(UUID().uuidString)")
         let scheme = tls == nil ? "http" : "https"
         endpoint = "\(scheme)://127.0.0.1:\(clientPort)"

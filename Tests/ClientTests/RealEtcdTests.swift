@@ -3,12 +3,12 @@ import Client
 import Foundation
 import Testing
 
-/// The contract against a real etcd. QUARTERDECK_TEST_ENDPOINTS (joined by commas) runs it against those servers instead.
-@Suite(.serialized, .enabled(if: RealEtcd.isWanted || RealEtcd.given != nil)) struct RealEtcdTests {
-    private func withCluster(_ body: ([String]) async throws -> Void) async throws {
+/// The contract against real etcds. QUARTERDECK_TEST_ENDPOINTS (joined by commas) runs it against those servers instead.
+@Suite(.serialized, .enabled(if: !RealEtcd.Release.wanted.isEmpty || RealEtcd.given != nil)) struct RealEtcdTests {
+    private func withCluster(_ release: RealEtcd.Release, _ body: ([String]) async throws -> Void) async throws {
         if let given = RealEtcd.given { return try await body(given) }
         let ports = try await freePorts()
-        let etcd = try RealEtcd(clientPort: ports.0, peerPort: ports.1)
+        let etcd = try RealEtcd(release, clientPort: ports.0, peerPort: ports.1)
         defer { etcd.stop() }
         try await waitUntilServing(etcd.endpoint)
         try await body([etcd.endpoint])
@@ -30,8 +30,8 @@ import Testing
         await client.close()
     }
 
-    @Test func allCases() async throws {
-        try await withCluster { endpoints in
+    @Test(arguments: RealEtcd.given == nil ? RealEtcd.Release.wanted : [.v3_5]) func allCases(_ release: RealEtcd.Release) async throws {
+        try await withCluster(release) { endpoints in
             for test in ContractCase.all {
                 do {
                     try await test.run(endpoints)
@@ -44,8 +44,8 @@ import Testing
         }
     }
 
-    @Test func etcdDoesNotTellWhatItsConsensusDoes() async throws {
-        try await withCluster { endpoints in
+    @Test(arguments: RealEtcd.given == nil ? RealEtcd.Release.wanted : [.v3_5]) func etcdDoesNotTellWhatItsConsensusDoes(_ release: RealEtcd.Release) async throws {
+        try await withCluster(release) { endpoints in
             let client = try EtcdClient(endpoints: endpoints)
             let endpoint = client.configuration.endpoints[0]
             let error = await failure { for try await _ in client.observe(endpoint) {} } as? EtcdError
@@ -54,9 +54,9 @@ import Testing
         }
     }
 
-    @Test(.enabled(if: RealEtcd.isWanted)) func aWatchSurvivesARestartOfTheServer() async throws {
+    @Test(arguments: RealEtcd.Release.wanted) func watchesAndElectionsSurviveARestartOfTheServer(_ release: RealEtcd.Release) async throws {
         let ports = try await freePorts()
-        let first = try RealEtcd(clientPort: ports.0, peerPort: ports.1)
+        let first = try RealEtcd(release, clientPort: ports.0, peerPort: ports.1)
         try await waitUntilServing(first.endpoint)
         let client = try EtcdClient(endpoints: [first.endpoint])
         let watch = client.watch(prefix: "r/")
@@ -64,6 +64,9 @@ import Testing
         try await client.put("r/1", "a")
         var iterator = watch.makeAsyncIterator()
         #expect(try await iterator.next()?.events.first?.kv.keyText == "r/1")
+        let won = try await client.campaign(Array("e".utf8), value: Array("before".utf8), lease: try await client.grantLease(ttlSeconds: 600).id)
+        var leaders = client.observe(election: Array("e".utf8)).makeAsyncIterator()
+        #expect(try await leaders.next()?.valueText == "before")
         try first.restart()
         try await client.put("r/2", "b", options: CallOptions(timeout: .seconds(20)))
         let batch = try await within(.seconds(20)) { [iterator] in
@@ -71,15 +74,21 @@ import Testing
             return try await iterator.next()
         }
         #expect(batch?.events.first?.kv.keyText == "r/2")
+        try await client.proclaim(Array("after".utf8), as: won)
+        let leader = try await within(.seconds(20)) { [leaders] in
+            var leaders = leaders
+            return try await leaders.next()
+        }
+        #expect(leader?.valueText == "after", "the one from before is not told again")
         await client.close()
         first.stop()
     }
 
-    @Test(.enabled(if: RealEtcd.isWanted && TestCertificates.canMake)) func tlsWithClientCertificates() async throws {
+    @Test(.enabled(if: TestCertificates.canMake), arguments: RealEtcd.Release.wanted) func tlsWithClientCertificates(_ release: RealEtcd.Release) async throws {
         let certificates = try TestCertificates()
         defer { certificates.remove() }
         let ports = try await freePorts()
-        let etcd = try RealEtcd(clientPort: ports.0, peerPort: ports.1, tls: (certificates.certificate, certificates.key, certificates.authority))
+        let etcd = try RealEtcd(release, clientPort: ports.0, peerPort: ports.1, tls: (certificates.certificate, certificates.key, certificates.authority))
         defer { etcd.stop() }
         var configuration = try ClientConfiguration(etcd.endpoint)
         configuration.tls = .init(caFile: certificates.authority, certificateFile: certificates.certificate, keyFile: certificates.key)

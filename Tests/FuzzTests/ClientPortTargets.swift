@@ -200,30 +200,35 @@ private enum ClientPortImages {
 }
 
 /// A listener's way from bytes to a member and back, in one thread. The member is the only one of its cluster.
-private final class ClientPort {
+final class ClientPort {
     private let turns = EmbeddedEventLoop()
     private let loop: TurnLoop
     private let member = PortMember()
     private let clients: ClientLoop
     private let channel: EmbeddedChannel
+    private let acceptor: TLSAcceptor?
     /// bcrypt's least cost.
     private static let silent = Logger(label: "fuzz") { _ in SwiftLogNoOpLogHandler() }
     private static let auth = try! AuthDesk(tokens: "simple", bcryptCost: 4)
 
-    init() {
+    /// - Parameter tls: its files must have been read.
+    init(tls: TLSPort? = nil) {
         loop = TurnLoop(turns)
         clients = ClientLoop(number: 1, eventLoop: loop, port: member, bounds: ClientBounds(), budget: AnswerBudget(limit: ClientBounds().maxTotalResponseBytes),
                              auth: ClientPort.auth, logger: ClientPort.silent)
         clients.siblings = [clients]
         member.attach(clients)
         channel = EmbeddedChannel(loop: turns)
-        _ = clients.adopt(channel, rejections: RejectionLog(ClientPort.silent))
+        let rejections = RejectionLog(ClientPort.silent)
+        acceptor = if let tls { TLSAcceptor(tls, loop: turns, rejections: rejections) } else { nil }
+        _ = clients.adopt(channel, through: acceptor, rejections: rejections)
         channel.connect(to: try! SocketAddress(ipAddress: "127.0.0.1", port: 1), promise: nil)
         turn()
     }
 
     var isOpen: Bool { channel.isActive }
     var isServing: Bool { isOpen && member.isServing }
+    var handshakesUnderWay: Int { acceptor?.handshakesUnderWay ?? 0 }
 
     func feed(_ bytes: [UInt8]) {
         guard isOpen else { return }
@@ -247,6 +252,12 @@ private final class ClientPort {
         turn()
     }
 
+    /// The connection's own timers, not the member's.
+    func wait(_ span: TimeAmount) {
+        turns.advanceTime(by: span)
+        turn()
+    }
+
     /// What was handed to the threads for passwords and long reads has come back.
     func awaitThreads() {
         let done = DispatchSemaphore(value: 0), both = DispatchSemaphore(value: 0)
@@ -266,7 +277,8 @@ private final class ClientPort {
 
     func close() {
         channel.close(promise: nil)
-        turn()
+        // TLS waits for the other side's farewell.
+        wait(.seconds(2))
         _ = try? channel.finish(acceptAlreadyClosed: true)
         clients.retire()
         turn()

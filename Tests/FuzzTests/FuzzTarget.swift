@@ -14,7 +14,7 @@ struct FuzzTarget: Sendable {
 
 enum FuzzTargets {
     /// Everything that reads bytes from outside; README.md says where each comes from.
-    static let all: [FuzzTarget] = storage + peers + peerConnections + requests + grpc + clientPort + clientAnswers + terminal + consoleFiles + consoleFeeds
+    static let all: [FuzzTarget] = storage + peers + peerConnections + requests + grpc + clientPort + gateway + tls + clientAnswers + terminal + consoleFiles + consoleFeeds
 
     static func named(_ name: String) -> FuzzTarget? { all.first { $0.name == name } }
 }

@@ -87,7 +87,7 @@ private func echo(_ server: RecordingServer) {
         echo(pair.server)
         let fields = [MetadataField("token", "t1"), MetadataField("authorization", "Bearer x"), MetadataField("hasleader", "true"),
                       MetadataField("client-api-version", "3.5"), MetadataField("grpcgateway-accept", "application/json"),
-                      MetadataField("x-other", "ignored")]
+                      MetadataField("x-other", "ignored"), MetadataField("token", "t2"), MetadataField("authorization", "y")] // the first of a name counts
         let stream = try #require(pair.client.session.startCall(path: "/test.Echo/Unary", metadata: fields, timeout: .milliseconds(1_500)))
         pair.client.session.sendMessage(stream, [])
         pair.client.session.halfClose(stream)

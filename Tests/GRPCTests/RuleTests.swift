@@ -144,6 +144,7 @@ final class RawClient {
         let client = RawClient()
         #expect(try client.request(RawClient.headers(["content-type": "text/plain"]), body: framed([]))[":status"] == "415")
         #expect(try client.request(RawClient.headers(["content-type": nil]), body: framed([]))[":status"] == "415")
+        #expect(try client.request(RawClient.headers(["content-type": "application/grpcish"]), body: framed([]))[":status"] == "415")
         #expect(client.server.events.isEmpty)
     }
 

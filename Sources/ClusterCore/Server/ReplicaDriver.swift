@@ -299,10 +299,11 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
             deliveries[Int(stream.loop)].leaderlessStreams.append(stream)
         }
         for number in deliveries.indices where !deliveries[number].isEmpty {
-            let delivery = deliveries[number]
+            var delivery = deliveries[number]
             deliveries[number] = ReplicaDelivery()
+            delivery.revision = replica.revision
             guard let port = ports[number] else { continue }
-            port.eventLoop.execute { port.deliver(delivery) }
+            port.eventLoop.execute { [delivery] in port.deliver(delivery) }
         }
     }
 

@@ -12,6 +12,8 @@ public struct ReplicaDelivery: Sendable {
     public var leaderlessStreams: [WatchStreamID] = []
     /// News for the loop's Observe streams.
     var observed: ObserverNews?
+    /// Of the member when it answered: for headers of answers that come without them.
+    public var revision = Revision.zero
     public init() {}
     public var isEmpty: Bool { answers.isEmpty && grants.isEmpty && watch.isEmpty && leaderlessStreams.isEmpty && observed == nil }
 }

@@ -220,6 +220,7 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
             return
         }
         if !delivery.watch.isEmpty || !delivery.answers.isEmpty { refreshStatus() }
+        revision = max(revision, delivery.revision)
         for (token, answer) in delivery.answers {
             if let place = find(token.slot) { take(answer, place) }
         }
@@ -615,10 +616,12 @@ public final class ClientLoop: ClientLoopPort, @unchecked Sendable {
         flushTouched()
     }
 
+    /// As Go's contexts say it, which etcd passes on.
+    static let timeIsUp = ServiceError(.deadlineExceeded, "context deadline exceeded")
+
     private func expire(_ place: Int) {
         // etcd answers this one call with its own words. (§8.8)
-        let error = calls[place].method == .moveLeader
-            ? ServiceError.leaderTransferTimeout : ServiceError(.deadlineExceeded, "context deadline exceeded")
+        let error = calls[place].method == .moveLeader ? ServiceError.leaderTransferTimeout : ClientLoop.timeIsUp
         let stream = calls[place].stream
         let connection = calls[place].connection
         cancel(place, error.code)

@@ -13,6 +13,7 @@ extension GRPCConnection {
         loop.counters.start(method)
         loop.counters.receive(method)
         received(request.count)
+        if isOver(head) { return refuse(stream, method, .service(ClientLoop.timeIsUp)) }
         do throws(CallFault) {
             try handle(method, stream, head, request)
         } catch {
@@ -24,6 +25,7 @@ extension GRPCConnection {
         guard let method = MethodID(rawValue: head.method) else { preconditionFailure("method \(head.method)") }
         loop.counters.start(method)
         if loop.isLearner { return refuse(stream, method, .service(.notSupportedForLearner)) }
+        if isOver(head) { return refuse(stream, method, .service(ClientLoop.timeIsUp)) }
         let deadline = deadline(head)
         switch method {
         case .watch:
@@ -65,7 +67,7 @@ extension GRPCConnection {
             default: break
             }
         } catch {
-            loop.fail(place, CallFault.undecodable(error).serviceError)
+            loop.fail(place, CallFault.undecodable(error).streamError)
         }
     }
 
@@ -264,9 +266,16 @@ extension GRPCConnection {
     }
 
     private func refuse(_ stream: StreamID, _ method: MethodID, _ fault: CallFault) {
-        let error = fault.serviceError
+        let error = method.kind == .unary ? fault.serviceError : fault.streamError
         loop.counters.handle(method, error.code)
         finish(stream, error.code, error.message)
+    }
+
+    /// Nobody hears an answer within a microsecond. The timer would come after it all the same.
+    @inline(__always)
+    private func isOver(_ head: RequestHead) -> Bool {
+        guard let timeout = head.timeout else { return false }
+        return timeout < .microseconds(1)
     }
 
     @inline(__always)
@@ -317,8 +326,20 @@ enum CallFault: Error {
     var serviceError: ServiceError {
         switch self {
         case .service(let error): error
-        case .undecodable(.truncated): ServiceError(.internal, "grpc: error unmarshalling request: unexpected EOF")
-        case .undecodable(.malformed(let what)): ServiceError(.internal, "grpc: error unmarshalling request: \(what)")
+        case .undecodable(let fault): ServiceError(.internal, "grpc: error unmarshalling request: \(CallFault.text(of: fault))")
+        }
+    }
+
+    /// In the words for a message on a stream.
+    var streamError: ServiceError {
+        guard case .undecodable(let fault) = self else { return serviceError }
+        return ServiceError(.internal, "grpc: failed to unmarshal the received message: \(CallFault.text(of: fault))")
+    }
+
+    private static func text(of fault: DecodingFault) -> String {
+        switch fault {
+        case .truncated: "unexpected EOF"
+        case .malformed(let what): what
         }
     }
 }

@@ -115,7 +115,10 @@ enum ResponseMessage {
         writer.writeField(6, status.raft.hardState.term.rawValue)
         writer.writeField(7, status.applied.rawValue)
         if status.raft.leader == .none { writer.writeString(8, ServiceError.noLeader.message) }
-        for alarm in status.alarms { writer.writeString(8, "memberID:\(alarm.member.rawValue) alarm:\(alarmName(alarm.kind)) ") }
+        for alarm in status.alarms {
+            let member = alarm.member == .none ? "" : "memberID:\(alarm.member.rawValue) "
+            writer.writeString(8, "\(member)alarm:\(alarmName(alarm.kind)) ")
+        }
         writer.writeField(9, status.size.usedBytes)
         writer.writeField(10, status.isLearner)
     }

@@ -49,6 +49,7 @@ enum SnapshotExport {
     }
 
     /// The version is what this server claims: a file that was restored from an older or newer etcd's snapshot is one of this version now.
+    /// etcd 3.4 does not look at it, nor at what 3.5 added to `meta`: it keeps its members and version elsewhere, and starts from the file too.
     private static func cluster(_ reader: any BackendReader) throws -> [(key: [UInt8], value: [UInt8])] {
         var entries: [(key: [UInt8], value: [UInt8])] = []
         try reader.scan(.cluster, from: []) { key, value in

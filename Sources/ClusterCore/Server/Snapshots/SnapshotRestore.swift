@@ -1,3 +1,4 @@
+import Auth
 import Base
 import BoltFile
 import LMDBBackend
@@ -127,6 +128,9 @@ public struct SnapshotRestore: Sendable {
                     if [MetaKey.scheduledCompactRevision, MetaKey.finishedCompactRevision].contains(entry.key) { meta.append(entry) }
                     continue
                 case .key, .lease, .cluster, .alarm, .auth, .authUsers, .authRoles:
+                    guard entry.key.count <= AuthStore.maxNameBytes else {
+                        throw SnapshotError("\(path): a name in \(table.name) has \(entry.key.count) bytes, and this store takes \(AuthStore.maxNameBytes) at most: rename it before the snapshot")
+                    }
                     batch.put(table, entry.key, entry.value)
                     stateHash.fold(UInt64(table.rawValue), UInt64(entry.key.count), UInt64(entry.value.count))
                     stateHash.fold(entry.key)
