@@ -18,6 +18,7 @@ import Testing
         let group = MultiThreadedEventLoopGroup.singleton
         let events = NIOLockedValueBox<[ReplicaEvent]>([])
         let accepted = NIOLockedValueBox<[any Channel]>([])
+        let found = NIOLockedValueBox(0)
         let transport: PeerTransport
         let ownPort: Int
         var listener: (any Channel)?
@@ -32,7 +33,11 @@ import Testing
             try await listen()
             let address = PeerAddress(id: peer, host: "127.0.0.1", port: peerPort)
             let transport = self.transport
-            try await transport.loop.submit { transport.setPeers([address]) }.get()
+            let found = self.found
+            try await transport.loop.submit {
+                transport.note = { if case .peerFound = $0 { found.withLockedValue { $0 += 1 } } }
+                transport.setPeers([address])
+            }.get()
             try await isConnected(1)
         }
 
@@ -48,8 +53,9 @@ import Testing
             peerPort = listener!.localAddress!.port!
         }
 
+        /// At both ends: one that breaks before the transport has it was never there to be lost.
         func isConnected(_ times: Int) async throws {
-            try await until("connection \(times)") { accepted.withLockedValue { $0.count } >= times }
+            try await until("connection \(times)") { accepted.withLockedValue { $0.count } >= times && found.withLockedValue { $0 } >= times }
         }
 
         /// A connection from the peer, on which it says something.
