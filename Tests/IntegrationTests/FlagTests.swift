@@ -38,10 +38,10 @@ extension Integration.FlagTests {
         let etcd = try ChildProcess([EtcdTools.path("etcd"), "--help"], in: scratch)
         #expect(try await etcd.exit() == 0)
         let help = EtcdHelp(etcd.output + etcd.errors)
-        #expect(help.flags.count > 90 && help.flags.contains { $0.name == "wal-dir" } && help.flags.contains { $0.name == "unsafe-no-fsync" }, "\(help.flags.map(\.name))")
+        #expect(help.flags.count > 80 && help.flags.contains { $0.name == "wal-dir" } && help.flags.contains { $0.name == "unsafe-no-fsync" }, "\(help.flags.map(\.name))")
         var taken: [String] = []
         for (name, standard) in help.flags where name != "data-dir" {
-            // Two that etcd itself wants together; and its help leaves the names of its template in.
+            // Two that etcd itself wants together.
             var arguments = ["--\(name)=\(standard)"]
             if name == "listen-client-urls" { arguments += ["--advertise-client-urls", "http://localhost:2379"] }
             let line = try await refusal(arguments, in: scratch)
@@ -90,7 +90,9 @@ extension Integration.FlagTests {
             let probe = try ChildProcess(["curl", "-sS", "--fail", "--max-time", "10", metrics + path], in: scratch)
             #expect(try await probe.exit() == 0, "\(path): \(probe.errors)")
         }
-        #expect(!process.errors.contains("\"level\":\"warn\""), "\(process.errors)")
+        // Nothing in it is without effect; the client without a certificate was turned away.
+        let warnings = process.errors.split(separator: "\n").filter { $0.contains("\"level\":\"warn\"") && !$0.contains("rejected connection") }
+        #expect(warnings.isEmpty, "\(warnings)")
         process.signal(SIGTERM)
         #expect(try await process.exit() == 0)
     }
@@ -173,7 +175,7 @@ extension Integration.FlagTests {
         #if os(Linux)
         let status = try String(contentsOfFile: "/proc/\(process.pid)/status", encoding: .utf8)
         let locked = try #require(status.split(separator: "\n").first { $0.hasPrefix("VmLck:") })
-        #expect(locked.split(separator: " ").dropLast().last.flatMap { Int($0) } ?? 0 > 1_000, "\(locked)")
+        #expect(Int(locked.filter(\.isNumber)) ?? 0 > 1_000, "\(locked)")
         #endif
         let client = try EtcdClient(endpoints: [node.endpointText])
         try await client.put("k", "v", options: CallOptions(timeout: .seconds(30)))
