@@ -18,6 +18,8 @@ private struct EtcdHelp {
             guard line.hasPrefix("  --"), let name = line.dropFirst(4).split(separator: " ").first.map(String.init) else { continue }
             var standard = line.dropFirst(4 + name.count).trimmingCharacters(in: .whitespaces)
             if standard.hasPrefix("'"), standard.hasSuffix("'"), standard.count > 1 { standard = String(standard.dropFirst().dropLast()) }
+            // Of two its help does not tell the default.
+            if standard.isEmpty { standard = ["backend-batch-interval": "0s", "experimental-bootstrap-defrag-threshold-megabytes": "0"][name] ?? "" }
             flags.append((name, standard))
         }
     }
@@ -41,8 +43,8 @@ extension Integration.FlagTests {
         #expect(help.flags.count > 80 && help.flags.contains { $0.name == "wal-dir" } && help.flags.contains { $0.name == "unsafe-no-fsync" }, "\(help.flags.map(\.name))")
         var taken: [String] = []
         for (name, standard) in help.flags where name != "data-dir" {
-            // Two that etcd itself wants together.
             var arguments = ["--\(name)=\(standard)"]
+            // Two that etcd itself wants together.
             if name == "listen-client-urls" { arguments += ["--advertise-client-urls", "http://localhost:2379"] }
             let line = try await refusal(arguments, in: scratch)
             if let line {

@@ -79,6 +79,7 @@ import Testing
         #expect(try options(["--force-new-cluster"]).forcesNewCluster && !options(["--force-new-cluster=false"]).forcesNewCluster)
         // The last of several counts, and an empty one is none.
         #expect(try options(["--name", "a", "--name=b"]).name == "b" && options(["--name="]).name == "default")
+        #expect(try refusal(["--max-wals="]) == "--max-wals needs a value" && refusal(["--experimental-corrupt-check-time", ""]).hasPrefix("--experimental-corrupt-check-time "))
     }
 
     @Test(arguments: [

@@ -63,6 +63,12 @@ struct ServeFlag: Sendable {
 
     var isTruth: Bool { if case .truth = form { true } else { false } }
     var isTime: Bool { if case .time = form { true } else { false } }
+    var mayBeEmpty: Bool {
+        switch form {
+        case .text, .list, .urls: true
+        case .truth, .number, .time, .choice: false
+        }
+    }
 
     /// What is wrong with a value that is not empty; nil: nothing. URLs are left to who makes something of them.
     func objection(to text: String) -> String? {

@@ -38,7 +38,7 @@ struct ServeSettings: Sendable {
     private static func isHelp(_ word: String) -> Bool { ["-h", "-help", "--help"].contains(word) }
 
     /// As Go's package reads: one dash or two, a value behind `=` or in the next word; of what is said twice the last counts.
-    /// - Returns: nil when help or version is wanted. Empty values are those of nobody.
+    /// - Returns: nil when help or version is wanted.
     private func parse(_ words: [String]) throws(CommandFailure) -> [String: String]? {
         func wrong(_ line: String) -> CommandFailure { CommandFailure(description: line + "  (serve --help lists the flags)", status: 64) }
         var flags: [String: String] = [:]
@@ -77,7 +77,11 @@ struct ServeSettings: Sendable {
                 warnings.append("unrecognized environment variable \(name)")
             }
         }
-        for (name, value) in flags where !value.isEmpty { given[name] = value }
+        for (name, value) in flags {
+            // A text, or a list, may be empty and is none then.
+            guard !value.isEmpty || ServeFlags.flag(name).mayBeEmpty else { throw CommandFailure(description: "--\(name) needs a value", status: 64) }
+            if !value.isEmpty { given[name] = value }
+        }
     }
 
     private mutating func take(file path: String) throws(CommandFailure) {
