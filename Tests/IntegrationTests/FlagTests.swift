@@ -1,6 +1,7 @@
 import Base
 import Client
 import Foundation
+import Processes
 import TestCertificates
 import Testing
 
@@ -77,7 +78,7 @@ extension Integration.FlagTests {
             "--listen-peer-urls=\(peerURL)", "--name=node1", "--peer-cert-file=\(peer.certificate)", "--peer-client-cert-auth=true", "--peer-key-file=\(peer.key)",
             "--peer-trusted-ca-file=\(authority.file)", "--snapshot-count=10000", "--trusted-ca-file=\(authority.file)",
         ], in: scratch)
-        try await eventually("a listener\n\(process.errors)") { Ports.isListening(ports[2]) && Ports.isListening(ports[0]) && Ports.isListening(ports[3]) }
+        try await eventually("a listener\n\(process.errors)") { LoopbackPort.isListening(ports[2]) && LoopbackPort.isListening(ports[0]) && LoopbackPort.isListening(ports[3]) }
         let flags = ["--cacert", authority.file, "--cert", health.certificate, "--key", health.key]
         for endpoint in [client, "https://127.0.0.1:\(ports[3])"] {
             let ctl = Etcdctl([endpoint], scratch)
@@ -140,7 +141,7 @@ extension Integration.FlagTests {
         node.extra = ["--log-outputs", file, "--log-level", "fatal", "--max-wals", "7"]
         try node.start()
         let quiet = try #require(node.process)
-        try await eventually("a listener") { Ports.isListening(ports[0]) }
+        try await eventually("a listener") { LoopbackPort.isListening(ports[0]) }
         quiet.signal(SIGTERM)
         #expect(try await quiet.exit() == 0)
         #expect(try String(contentsOfFile: file, encoding: .utf8) == written)
