@@ -100,6 +100,86 @@ extension Integration.FlagTests {
         #expect(try await process.exit() == 0)
     }
 
+    /// A line of etcd's own Procfile, and an environment as Bitnami's image has it.
+    @Test func aProcfileAndAnEnvironmentOfAnImageStartANode() async throws {
+        let scratch = try Scratch()
+        let ports = try Ports.free(4)
+        let client = "http://127.0.0.1:\(ports[0])", peer = "http://127.0.0.1:\(ports[1])"
+        let procfile = try ChildProcess([
+            quarterdeck, "serve", "--name", "infra1", "--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer,
+            "--initial-advertise-peer-urls", peer, "--initial-cluster-token", "etcd-cluster-1", "--initial-cluster", "infra1=\(peer)", "--initial-cluster-state", "new",
+            "--enable-pprof", "--logger=zap", "--log-outputs=stderr",
+        ], directory: scratch.path, in: scratch)
+        let bitnami = [
+            "ETCD_NAME": "etcd-0", "ETCD_DATA_DIR": scratch.file("bitnami"), "ETCD_LISTEN_CLIENT_URLS": "http://127.0.0.1:\(ports[2])",
+            "ETCD_ADVERTISE_CLIENT_URLS": "http://127.0.0.1:\(ports[2])", "ETCD_LISTEN_PEER_URLS": "http://127.0.0.1:\(ports[3])",
+            "ETCD_INITIAL_ADVERTISE_PEER_URLS": "http://127.0.0.1:\(ports[3])", "ETCD_INITIAL_CLUSTER": "etcd-0=http://127.0.0.1:\(ports[3])",
+            "ETCD_INITIAL_CLUSTER_TOKEN": "etcd-cluster-k8s", "ETCD_INITIAL_CLUSTER_STATE": "new", "ETCD_LOG_LEVEL": "info", "ETCD_AUTH_TOKEN": "simple",
+            "ETCD_ON_K8S": "yes", "ETCD_START_FROM_SNAPSHOT": "no", "ETCD_DISASTER_RECOVERY": "no", "ETCD_SNAPSHOT_COUNT": "", "ETCD_TRUSTED_CA_FILE": "",
+        ]
+        let image = try ChildProcess([quarterdeck, "serve"], environment: bitnami, in: scratch)
+        for (port, name, process) in [(ports[0], "infra1", procfile), (ports[2], "etcd-0", image)] {
+            let connection = try EtcdClient(endpoints: ["127.0.0.1:\(port)"])
+            try await connection.put("k", "v", options: CallOptions(timeout: .seconds(30)))
+            #expect(try await connection.members().members.map(\.name) == [name])
+            await connection.close()
+            process.signal(SIGTERM)
+            #expect(try await process.exit() == 0)
+        }
+        #expect(procfile.errors.contains("--enable-pprof has no effect: ") && FileManager.default.fileExists(atPath: scratch.file("infra1.etcd/member")))
+        #expect(["ETCD_ON_K8S", "ETCD_START_FROM_SNAPSHOT", "ETCD_DISASTER_RECOVERY"].allSatisfy { image.errors.contains("unrecognized environment variable \($0)") })
+    }
+
+    @Test func slowApplyingIsToldAndCounted() async throws {
+        for (limit, isSlow) in [("1ns", true), ("1h", false)] {
+            try await withServers(extra: ["--experimental-warning-apply-duration", limit]) { cluster in
+                for number in 0..<20 { try await cluster.client.put("k/\(number)", "v") }
+                let page = try ChildProcess(["curl", "-sS", "--max-time", "10", "http://\(cluster.nodes[0].endpointText)/metrics"], in: cluster.scratch)
+                #expect(try await page.exit() == 0)
+                let line = try #require(page.output.split(separator: "\n").first { $0.hasPrefix("etcd_server_slow_apply_total ") })
+                #expect((line != "etcd_server_slow_apply_total 0") == isSlow, "\(line)")
+                #expect(cluster.logs.contains("applying took too long") == isSlow)
+            }
+        }
+    }
+
+    @Test func firstElectionsAreAsTheFlagsSay() async throws {
+        for (flags, waits, asksFirst) in [([], false, true), (["--initial-election-tick-advance=false"], true, true), (["--pre-vote=false"], false, false)] as [([String], Bool, Bool)] {
+            try await withServers(extra: flags + ["--heartbeat-interval", "20", "--election-timeout", "100"]) { cluster in
+                #expect(cluster.logs.contains("no leader heard of") == waits, "\(flags): \(cluster.logs)")
+                #expect(cluster.logs.contains("asking for pre-votes") == asksFirst, "\(flags): \(cluster.logs)")
+            }
+        }
+    }
+
+    @Test func aPortIsSharedOnlyWithWhoAllowsIt() async throws {
+        #if canImport(Darwin)
+        let descriptor = socket(AF_INET, SOCK_STREAM, 0)
+        #else
+        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        #endif
+        defer { close(descriptor) }
+        var yes: Int32 = 1
+        #expect(setsockopt(descriptor, SOL_SOCKET, SO_REUSEPORT, &yes, socklen_t(MemoryLayout<Int32>.size)) == 0)
+        let scratch = try Scratch()
+        let ports = try Ports.free(2)
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_port = in_port_t(UInt16(ports[0]).bigEndian)
+        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+        let isBound = withUnsafePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0 }
+        }
+        try #require(isBound && listen(descriptor, 1) == 0)
+        let node = ServeNode(name: "n1", clientPort: ports[0], peerPort: ports[1], initialCluster: "n1=http://127.0.0.1:\(ports[1])", in: scratch)
+        try node.start()
+        #expect(try await #require(node.process).exit() == 1 && node.log.contains("127.0.0.1:\(ports[0]) is already in use"), "\(node.log)")
+        node.extra = ["--socket-reuse-port"]
+        try node.start()
+        try await eventually("a start\n\(node.log)") { node.log.contains("\"msg\":\"serving\"") }
+        try await node.kill()
+    }
+
     @Test func quietWatchesHearOfProgressAsOftenAsTheFlagSays() async throws {
         try await withServers(extra: ["--experimental-watch-progress-notify-interval", "200ms"]) { cluster in
             let put = try await cluster.client.put("k", "v")
