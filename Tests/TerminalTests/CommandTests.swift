@@ -8,8 +8,8 @@ import UI
 
 @Suite struct ServeOptionsTests {
     private func options(_ arguments: [String], _ environment: [String: String] = [:]) throws -> ServeOptions {
-        let command = try #require(try Quarterdeck.parseAsRoot(["serve"] + arguments) as? ServeCommand)
-        return try command.options(arguments: ["quarterdeck", "serve"] + arguments, environment: environment)
+        let command = try #require(ServeCommand.command(of: ["serve"] + arguments))
+        return try #require(try command.options(environment: environment))
     }
 
     @Test func defaultsAreThoseOfEtcd() throws {
@@ -30,7 +30,7 @@ import UI
         #expect(options.name == "flag")
         #expect(options.heartbeatIntervalMilliseconds == 50)
         #expect(options.maxTxnOps == 9)
-        #expect(options.logLevel == "info")
+        #expect(options.log.level == .info)
         #expect(options.bcryptCost == 5 && options.authToken == "jwt,sign-method=HS256")
         #expect(options.warnings.isEmpty)
     }
@@ -40,8 +40,9 @@ import UI
             let failure = try #require(throws: CommandFailure.self) { try options(arguments, ["ETCD_NAME": "env"]) }
             #expect(failure.description.contains("conflicting environment variable ETCD_NAME is shadowed by corresponding command-line flag"))
         }
-        let odd = try options([], ["ETCD_VERSION": "3.5", "ETCD_NOBODY_KNOWS": "x", "ETCDCTL_API": "3", "ETCD_NAME": "n"])
-        #expect(odd.warnings == ["unrecognized environment variable ETCD_NOBODY_KNOWS", "cannot set special environment variable ETCD_VERSION"] && odd.name == "n")
+        let odd = try options([], ["ETCD_VERSION": "3.5", "ETCD_NOBODY_KNOWS": "x", "ETCDCTL_API": "3", "ETCD_NAME": "n", "ETCD_SUPERVISED": "1"])
+        #expect(odd.warnings == ["unrecognized environment variable ETCD_NOBODY_KNOWS", "unrecognized environment variable ETCD_SUPERVISED",
+                                 "cannot set special environment variable ETCD_VERSION"] && odd.name == "n" && odd.console == nil)
     }
 
     @Test func aFileLeavesNoSayToTheOthers() throws {
@@ -67,7 +68,7 @@ import UI
             let options = try options(arguments, environment)
             #expect(options.name == "from-file" && options.dataDirectory == "/tmp/x" && options.heartbeatIntervalMilliseconds == 50)
             #expect(options.listenClientURLs.map(\.port) == [4_001, 4_002] && options.advertiseClientURLs.map(\.description) == ["http://localhost:2379"])
-            #expect(!options.checksReconfiguration && options.maxTxnOps == 128 && options.logLevel == "info" && options.quotaBackendBytes == 1_000)
+            #expect(!options.checksReconfiguration && options.maxTxnOps == 128 && options.log.level == .info && options.quotaBackendBytes == 1_000)
             #expect(options.autoCompaction == .periodic(.seconds(3_600)))
             #expect(options.warnings[0].contains("will be ignored if provided") && options.warnings.filter { $0.contains("frobnicate") }.count == 1, "\(options.warnings)")
         }
@@ -88,9 +89,9 @@ import UI
         defer { try? FileManager.default.removeItem(atPath: path) }
         let file = try options(["--config-file", path])
         #expect(file.http.origins == ["http://d"] && file.http.hosts == ["d"] && !file.http.servesGateway && file.listenClientHTTPURLs.count == 1 && file.warnings.count == 1)
-        #expect(ServeTLSFlags.spelledOut(["serve", "--enable-grpc-gateway", "--name"]) == ["serve", "--enable-grpc-gateway=true", "--name"])
+        #expect(try options(["--enable-grpc-gateway", "--name", "x"]).http.servesGateway)
         for (arguments, words) in [(["--cors", "a.example"], "--cors: \"a.example\" is no origin"), (["--cors", "http://a/b"], "is no origin"), (["--cors", "http://a,*"], "\"*\" is no origin"),
-                                   (["--cors", ""], "\"\" is no origin"), (["--enable-grpc-gateway=maybe"], "expected true or false"),
+                                   (["--cors", "http://a,"], "\"\" is no origin"), (["--enable-grpc-gateway=maybe"], "expected true or false"),
                                    (["--listen-client-http-urls", "d:1"], "--listen-client-http-urls: URL \"d:1\"")] {
             #expect(try #require(throws: CommandFailure.self) { try options(arguments) }.description.contains(words), "\(arguments)")
         }

@@ -6,8 +6,8 @@ import Testing
 
 @Suite struct ServeLimitTests {
     private func limits(_ arguments: [String], _ environment: [String: String] = [:]) throws -> ClientLimits {
-        let command = try #require(try Quarterdeck.parseAsRoot(["serve"] + arguments) as? ServeCommand)
-        return try command.options(arguments: ["quarterdeck", "serve"] + arguments, environment: environment).clientLimits
+        let command = try #require(ServeCommand.command(of: ["serve"] + arguments))
+        return try #require(try command.options(environment: environment)).clientLimits
     }
 
     private func inFile(_ lines: String) throws -> ClientLimits {

@@ -49,8 +49,9 @@ public final class LMDBBackend: Backend, @unchecked Sendable {
     /// Opens the file or creates it (mode 0600); its directory must exist.
     /// - Parameters:
     ///   - isReadOnly: changes nothing, not even the lock file; the caller sees to it that nobody writes meanwhile.
+    ///   - syncs: false: a commit does not wait for the device. The file is consistent after the process's end, not after a power cut.
     ///   - damageMet: told when a read meets damage, whoever reads; the reader gets the error too.
-    public init(path: String, mapSizeBytes: Int = LMDBBackend.mapSizeBytes(quotaBytes: 2 << 30), isReadOnly: Bool = false,
+    public init(path: String, mapSizeBytes: Int = LMDBBackend.mapSizeBytes(quotaBytes: 2 << 30), isReadOnly: Bool = false, syncs: Bool = true,
                 damageMet: @escaping @Sendable (BackendError) -> Void = { _ in }) throws(BackendError) {
         self.path = path
         self.mapSizeBytes = mapSizeBytes
@@ -70,7 +71,7 @@ public final class LMDBBackend: Backend, @unchecked Sendable {
             }
             let isNew = Self.size(of: path) == nil
             if !isNew { try LMDBFileCheck.run(path: path) }
-            let environment = try Self.openEnvironment(path, mapSizeBytes, isReadOnly: isReadOnly)
+            let environment = try Self.openEnvironment(path, mapSizeBytes, isReadOnly: isReadOnly, syncs: syncs)
             created = environment
             if isNew {
                 // The first pages before the name: a name without them would be taken for damage.
@@ -99,7 +100,7 @@ public final class LMDBBackend: Backend, @unchecked Sendable {
         _ = Self.open.withLock { $0.remove(registration) }
     }
 
-    private static func openEnvironment(_ path: String, _ mapSizeBytes: Int, isReadOnly: Bool) throws(BackendError) -> OpaquePointer {
+    private static func openEnvironment(_ path: String, _ mapSizeBytes: Int, isReadOnly: Bool, syncs: Bool = true) throws(BackendError) -> OpaquePointer {
         var created: OpaquePointer?
         try check(mdb_env_create(&created), "open \(path)")
         let environment = created!
@@ -109,7 +110,8 @@ public final class LMDBBackend: Backend, @unchecked Sendable {
             try check(mdb_env_set_maxreaders(environment, maxReaders), "open \(path)")
             // NOTLS: a reader belongs to its object, not to a thread. NORDAHEAD: reads are scattered, and what is hot is in
             // memory already.
-            try check(mdb_env_open(environment, path, UInt32(MDB_NOSUBDIR | MDB_NOTLS | MDB_NORDAHEAD | (isReadOnly ? MDB_RDONLY | MDB_NOLOCK : 0)), 0o600), "open \(path)")
+            let flags = MDB_NOSUBDIR | MDB_NOTLS | MDB_NORDAHEAD | (isReadOnly ? MDB_RDONLY | MDB_NOLOCK : 0) | (syncs ? 0 : MDB_NOSYNC)
+            try check(mdb_env_open(environment, path, UInt32(flags), 0o600), "open \(path)")
             return environment
         } catch {
             mdb_env_close(environment)

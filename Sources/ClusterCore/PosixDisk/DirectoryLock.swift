@@ -7,7 +7,7 @@ import Musl
 import Darwin
 #endif
 
-/// Keeps a data directory to one process, and within it to one member: an advisory lock (flock) on the file `LOCK` in it.
+/// Keeps a data directory, or one for the log alone, to one process, and within it to one member: an advisory lock (flock) on the file `LOCK` in it.
 /// The kernel gives the lock back when the process dies, so a crash leaves nothing to clean up.
 public final class DirectoryLock: Sendable {
     public let directory: String
@@ -49,7 +49,7 @@ public enum DirectoryLockError: Error, Equatable, Sendable, CustomStringConverti
     public var description: String {
         switch self {
         case .inUse(let directory):
-            "data directory \(directory) is already in use by another process: stop that one, or choose another directory"
+            "directory \(directory) is already in use by another process: stop that one, or choose another directory"
         case .disk(let error):
             "\(error): check the path and its permissions"
         }

@@ -7,9 +7,12 @@ import Musl
 import Darwin
 #endif
 
-/// The real file system. Directories are made with mode 0700, files with 0600. Holds nothing, so any thread may use it.
+/// The real file system. Directories are made with mode 0700, files with 0600. Holds nothing that changes, so any thread may use it.
 public final class PosixDisk: Disk {
-    public init() {}
+    private let syncs: Bool
+
+    /// - Parameter syncs: false: nothing waits for the device, and a power cut takes what it likes. For those who have nothing to lose.
+    public init(syncs: Bool = true) { self.syncs = syncs }
 
     public func list(_ directory: String) throws(DiskError) -> [String] {
         guard let stream = opendir(directory) else { throw .last("list", directory) }
@@ -61,7 +64,7 @@ public final class PosixDisk: Disk {
         case .new: O_RDWR | O_CLOEXEC | O_CREAT | O_EXCL
         case .createIfMissing: O_RDWR | O_CLOEXEC | O_CREAT
         }
-        return PosixFile(descriptor: try openDescriptor(path, flags, "open"), path: path)
+        return PosixFile(descriptor: try openDescriptor(path, flags, "open"), path: path, syncs: syncs)
     }
 
     public func rename(_ from: String, to: String) throws(DiskError) {
@@ -83,6 +86,7 @@ public final class PosixDisk: Disk {
     }
 
     public func syncDirectory(_ path: String) throws(DiskError) {
+        guard syncs else { return }
         let descriptor = try openDescriptor(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, "sync directory")
         defer { _ = close(descriptor) }
         while fsync(descriptor) != 0 {
@@ -106,10 +110,12 @@ func openDescriptor(_ path: String, _ flags: Int32, _ operation: String) throws(
 final class PosixFile: DiskFile {
     private var descriptor: Int32
     private let path: String
+    private let syncs: Bool
 
-    init(descriptor: Int32, path: String) {
+    init(descriptor: Int32, path: String, syncs: Bool) {
         self.descriptor = descriptor
         self.path = path
+        self.syncs = syncs
     }
     deinit { close() }
 
@@ -155,6 +161,7 @@ final class PosixFile: DiskFile {
     }
 
     func sync() throws(DiskError) {
+        guard syncs else { return }
         #if canImport(Darwin)
         // fsync on macOS leaves the bytes in the drive's cache.
         if fcntl(descriptor, F_FULLFSYNC) == 0 { return }

@@ -30,25 +30,27 @@ extension StoreFiles {
     }
 }
 
-/// A member's files: `member/log` (the write-ahead log) and the backends of `stores` (the highest complete one counts).
+/// A member's files: the write-ahead log (`member/log`, or a directory of its own) and the backends of `stores` (the highest complete one counts).
 public struct MemberFiles {
     public let dataDirectory: String
+    public let logDirectory: String
     public let disk: any Disk
     public let stores: any StoreFiles
     public var logOptions = LogOptions()
 
-    public init(dataDirectory: String, disk: any Disk, stores: any StoreFiles) {
+    /// - Parameter logDirectory: nil: below the data directory.
+    public init(dataDirectory: String, logDirectory: String? = nil, disk: any Disk, stores: any StoreFiles) {
         self.dataDirectory = dataDirectory
+        self.logDirectory = logDirectory ?? MemberFiles.logDirectory(in: dataDirectory)
         self.disk = disk
         self.stores = stores
     }
 
     public static func logDirectory(in dataDirectory: String) -> String { dataDirectory + "/member/log" }
     /// Whether somebody has been a member with this directory. For before it is opened: any file counts.
-    public static func hasLog(in dataDirectory: String, disk: any Disk) -> Bool {
-        (try? WriteAheadLog.exists(directory: logDirectory(in: dataDirectory), disk: disk)) ?? true
+    public static func hasLog(in dataDirectory: String, logDirectory: String? = nil, disk: any Disk) -> Bool {
+        (try? WriteAheadLog.exists(directory: logDirectory ?? MemberFiles.logDirectory(in: dataDirectory), disk: disk)) ?? true
     }
-    public var logDirectory: String { MemberFiles.logDirectory(in: dataDirectory) }
 
     /// Everything that a member starts from, consistent and durable.
     public struct Opened {
@@ -94,11 +96,12 @@ public struct MemberFiles {
             if try disk.exists(dataDirectory + "/member/snap/db") {
                 throw Fault.unusable("\(dataDirectory) holds the data of a real etcd member, which this program does not read: choose another --data-dir")
             }
+            try checkLogDirectory()
             var (found, others) = try findStore()
             let hasLog = try WriteAheadLog.exists(directory: logDirectory, disk: disk)
             if found == nil {
                 guard !hasLog else {
-                    throw Fault.unusable("\(dataDirectory) has a log but no store: restore the missing files, or clear the directory and add this member anew")
+                    throw Fault.unusable("\(logDirectory) has a log, but \(dataDirectory) no store: restore the missing files, or clear the directory and add this member anew")
                 }
                 guard mayFound || contacts != nil else { throw Fault.mayNotFound }
                 let backend = try stores.open(1)
@@ -127,6 +130,8 @@ public struct MemberFiles {
                 log = try WriteAheadLog.create(directory: logDirectory, disk: disk, identity: identity, options: logOptions)
                 recovered = RecoveredLog(hardState: HardState(), start: .zero, entries: [])
             }
+            // Nothing was promised yet: this directory's log may still be taken for one that never was.
+            try noteLogDirectory()
             var restart = try reconcile(&log, recovered, with: state, followsSnapshot: followsSnapshot)
             if forcesNewCluster {
                 guard state.membership.member(identity.member) != nil else {
@@ -192,13 +197,18 @@ public struct MemberFiles {
     private func makeNamesDurable() throws {
         if planted(.leavesDirectoriesUnsynced) { return }
         try stores.sync()
-        var directory: String? = dataDirectory + "/member"
+        try syncUpwards(from: dataDirectory + "/member", own: dataDirectory)
+        if logDirectory != MemberFiles.logDirectory(in: dataDirectory), try disk.exists(logDirectory) { try syncUpwards(from: logDirectory, own: logDirectory) }
+    }
+
+    private func syncUpwards(from lowest: String, own: String) throws(DiskError) {
+        var directory: String? = lowest
         while let path = directory {
             do throws(DiskError) {
                 try disk.syncDirectory(path)
             } catch {
-                // Above the data directory's own parent stand directories that others made, and may keep to themselves.
-                guard path.utf8.count < dataDirectory.utf8.count, MemberFiles.isForeign(error.code) else { throw error }
+                // Above the directory that is its own stand some that others made, and may keep to themselves.
+                guard path.utf8.count < own.utf8.count, MemberFiles.isForeign(error.code) else { throw error }
             }
             directory = WriteAheadLog.parentDirectory(path)
         }

@@ -20,6 +20,8 @@ public struct MemberInspection: Sendable {
     public var remarks: [String] = []
 
     public var identity: LogIdentity?
+    /// Where the log is; nil: below the data directory.
+    public var logDirectory: String?
     public var segments = 0
     public var entries: ClosedRange<LogIndex>?
     public var hardState: HardState?
@@ -47,7 +49,9 @@ extension MemberFiles {
                     + "(etcdutl snapshot status \(dataDirectory)/member/snap/db tells about that one)")
             }
             guard try disk.exists(dataDirectory + "/member") else { throw Fault.unusable("\(dataDirectory) holds no member: there is no folder named member in it") }
+            try checkLogDirectory()
             var found = MemberInspection()
+            found.logDirectory = logDirectory == MemberFiles.logDirectory(in: dataDirectory) ? nil : logDirectory
             let log = try inspectLog(into: &found) { progress("log", $0) }
             let (state, followsSnapshot) = try inspectStores(hasLog: log != nil, into: &found) { progress("store", $0) }
             if let state {

@@ -128,7 +128,6 @@ public struct ReplicaCounters: Hashable, Sendable {
     public var proposalsPending: Int = 0
     public var proposalsFailed: UInt64 = 0
     public var leaderChanges: UInt64 = 0
-    public var slowApplies: UInt64 = 0
     public var leasesGranted: UInt64 = 0
     public var leasesRevoked: UInt64 = 0
     public var leasesRenewed: UInt64 = 0

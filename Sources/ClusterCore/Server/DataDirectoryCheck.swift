@@ -11,15 +11,18 @@ public enum DataDirectoryCheck {
         public var description: String
     }
 
-    /// - Parameter progress: which part of the files, and how much of it is done (0 to 1).
-    public static func run(_ directory: String, progress: (_ part: String, _ done: Double) -> Void = { _, _ in }) throws(Refusal) -> MemberInspection {
+    /// - Parameters:
+    ///   - logDirectory: nil: where the data directory says that its log is.
+    ///   - progress: which part of the files, and how much of it is done (0 to 1).
+    public static func run(_ directory: String, logDirectory: String? = nil, progress: (_ part: String, _ done: Double) -> Void = { _, _ in }) throws(Refusal) -> MemberInspection {
         let disk = PosixDisk()
         do {
             guard try disk.exists(directory) else { throw Refusal(description: "\(directory) does not exist") }
-            let lock = try DirectoryLock(directory: directory, leavesNoTrace: true)
-            defer { withExtendedLifetime(lock) {} }
+            let logDirectory = try logDirectory ?? MemberFiles.notedLogDirectory(in: directory, disk: disk)
+            let locks = try ([directory] + [logDirectory].compactMap { $0 }).map { try DirectoryLock(directory: $0, leavesNoTrace: true) }
+            defer { withExtendedLifetime(locks) {} }
             let stores = StoreDirectory.lmdb(in: directory, disk: disk, mapSizeBytes: LMDBBackend.mapSizeBytes(quotaBytes: 2 << 30))
-            return try MemberFiles(dataDirectory: directory, disk: disk, stores: stores).inspect(progress: progress)
+            return try MemberFiles(dataDirectory: directory, logDirectory: logDirectory, disk: disk, stores: stores).inspect(progress: progress)
         } catch let refusal as Refusal {
             throw refusal
         } catch DirectoryLockError.inUse {

@@ -53,7 +53,7 @@ public final class Node: @unchecked Sendable {
     private let diskThread: DiskThread
     private let backendThread: BackendThread
     private let snapshots: SnapshotSender
-    private let lock: DirectoryLock
+    private let locks: [DirectoryLock]
     private let interruptDisk: @Sendable () -> Void
     /// On the replica loop.
     private var autoCompaction: AutoCompactionTimer?
@@ -82,18 +82,20 @@ public final class Node: @unchecked Sendable {
         options.clientURLs = configuration.advertiseClientURLs.map(\.description)
         let auth = try AuthDesk(tokens: configuration.authToken, bcryptCost: configuration.bcryptCost)
         let dataDirectory = configuration.effectiveDataDirectory
-        let lock: DirectoryLock
-        do { lock = try DirectoryLock(directory: dataDirectory) } catch { throw NodeError.dataDirectory("\(error)") }
+        let locks: [DirectoryLock]
+        do { locks = try ([dataDirectory] + [configuration.separateLogDirectory].compactMap { $0 }).map { try DirectoryLock(directory: $0) } } catch {
+            throw NodeError.dataDirectory("\(error)")
+        }
         let failed = NIOLockedValueBox<(@Sendable (String) -> Void)?>(nil)
         let fail: @Sendable (String) -> Void = { reason in failed.withLockedValue { $0 }?(reason) }
         // Loading takes as long as the store is large, and as long as the disk is stuck: neither on a loop nor on a thread that others wait for.
         let mapSize = LMDBBackend.mapSizeBytes(quotaBytes: Int(min(options.effectiveQuotaBytes, 1 << 40)))
-        let stores = StoreDirectory.lmdb(in: dataDirectory, disk: environment.disk, mapSizeBytes: mapSize, damageMet: { fail("\($0.message)") },
+        let stores = StoreDirectory.lmdb(in: dataDirectory, disk: environment.disk, mapSizeBytes: mapSize, syncs: configuration.syncsStore, damageMet: { fail("\($0.message)") },
                                          wrapBackend: environment.wrapBackend)
+        let files = MemberFiles(dataDirectory: dataDirectory, logDirectory: configuration.separateLogDirectory, disk: environment.disk, stores: stores)
+        let unchecked = UncheckedBox(files)
         let known = try await onOwnThread("\(configuration.name)-look") {
-            do { return try WriteAheadLog.identity(directory: MemberFiles.logDirectory(in: dataDirectory), disk: environment.disk) } catch {
-                throw NodeError.dataDirectory("\(error)")
-            }
+            try look(unchecked.value, verifying: configuration.checksFilesFirst)
         }
         let tls = try await onOwnThread("\(configuration.name)-tls") { [logger = environment.logger] in try NodePorts(configuration, logger: logger) }
         let role = try await configuration.role(known: known, dialer: tls.dialer, on: environment.replicaGroup)
@@ -101,7 +103,7 @@ public final class Node: @unchecked Sendable {
         let own = role.identity.member
         let identity = NodeIdentity(cluster: cluster, member: own, name: configuration.name, options: options)
         let opened = try await onOwnThread("\(configuration.name)-start") {
-            let files = MemberFiles(dataDirectory: dataDirectory, disk: environment.disk, stores: stores)
+            let files = unchecked.value
             do throws(MemberFiles.Fault) {
                 let opened = try files.open(identity: role.identity, members: role.founders, mayFound: role.contacts == nil, contacts: role.contacts,
                                             forcesNewCluster: configuration.forcesNewCluster)
@@ -162,6 +164,7 @@ public final class Node: @unchecked Sendable {
                                     logger: logger, dialer: tls.dialer) { peer, succeeded in
             driver.post(.snapshotSent(to: peer, succeeded: succeeded))
         }
+        driver.slowApply = configuration.slowApply
         driver.diskThread = diskThread
         driver.backendThread = backendThread
         driver.sendToPeers = { peers.send($0) }
@@ -181,7 +184,7 @@ public final class Node: @unchecked Sendable {
         do {
             for (url, tls) in tls.peers {
                 do {
-                    _ = try await peers.listen(host: url.host, port: url.port, tls: tls).get()
+                    _ = try await peers.listen(host: url.host, port: url.port, tls: tls, sharesPort: configuration.sharesPorts).get()
                 } catch { throw listenError(url, error) }
             }
             let isSplit = !tls.httpClients.isEmpty
@@ -191,7 +194,8 @@ public final class Node: @unchecked Sendable {
                 for (url, tls) in ports {
                     do {
                         listeners.append(try await ClientListener.start(port: driver, group: environment.clientGroup, host: url.host, tcpPort: url.port, tls: tls,
-                                                                        bounds: configuration.clientBounds, auth: auth, surface: surface, access: configuration.http, counting: counting, logger: logger))
+                                                                        sharesPort: configuration.sharesPorts, bounds: configuration.clientBounds, auth: auth, surface: surface,
+                                                                        access: configuration.http, counting: counting, logger: logger))
                     } catch let error as NodeError { throw error } catch { throw listenError(url, error) }
                 }
             }
@@ -204,7 +208,7 @@ public final class Node: @unchecked Sendable {
             throw error
         }
         let node = Node(identity: identity, configuration: configuration, driver: driver, loop: loop, peers: peers, listeners: listeners,
-                        diskThread: diskThread, backendThread: backendThread, snapshots: sender, lock: lock, interruptDisk: environment.interruptDisk,
+                        diskThread: diskThread, backendThread: backendThread, snapshots: sender, locks: locks, interruptDisk: environment.interruptDisk,
                         logger: logger)
         failed.withLockedValue { $0 = { [weak node] reason in node?.fail(reason) } }
         removed.withLockedValue { $0 = { [weak node] in node?.leave() } }
@@ -213,11 +217,23 @@ public final class Node: @unchecked Sendable {
             driver.start()
             node.autoCompaction = AutoCompactionTimer(configuration.autoCompaction, driver: driver, clock: clock, logger: logger)
             // Nobody else could be leader, so there is nothing to wait for.
-            if opened.value.restart.latestConfiguration.voters == [own] { driver.post(.campaign) }
+            if configuration.advancesFirstElection, opened.value.restart.latestConfiguration.voters == [own] { driver.post(.campaign) }
         }.get()
         logger.info("serving", metadata: ["id": "\(own)", "cluster": "\(cluster)", "clients": "\(configuration.listenClientURLs.map(\.description))",
                                           "peers": "\(configuration.listenPeerURLs.map(\.description))", "new": "\(opened.value.isNew)"])
         return node
+    }
+
+    /// Whose files they are; nil: nobody's yet.
+    private static func look(_ files: MemberFiles, verifying: Bool) throws(NodeError) -> LogIdentity? {
+        do {
+            try files.checkLogDirectory()
+            guard let identity = try WriteAheadLog.identity(directory: files.logDirectory, disk: files.disk) else { return nil }
+            if verifying, let problem = try files.inspect().problems.first {
+                throw NodeError.dataDirectory("\(files.dataDirectory) is damaged (\(problem.place): \(problem.text)). " + MemberInspection.remedy)
+            }
+            return identity
+        } catch let error as NodeError { throw error } catch { throw .dataDirectory("\(error)") }
     }
 
     /// A URL that nobody can connect to is left out: the API takes any.
@@ -240,7 +256,7 @@ public final class Node: @unchecked Sendable {
     }
 
     private init(identity: NodeIdentity, configuration: NodeConfiguration, driver: ReplicaDriver, loop: any EventLoop, peers: PeerTransport,
-                 listeners: [ClientListener], diskThread: DiskThread, backendThread: BackendThread, snapshots: SnapshotSender, lock: DirectoryLock,
+                 listeners: [ClientListener], diskThread: DiskThread, backendThread: BackendThread, snapshots: SnapshotSender, locks: [DirectoryLock],
                  interruptDisk: @escaping @Sendable () -> Void, logger: Logger) {
         self.identity = identity
         self.configuration = configuration
@@ -251,7 +267,7 @@ public final class Node: @unchecked Sendable {
         self.diskThread = diskThread
         self.backendThread = backendThread
         self.snapshots = snapshots
-        self.lock = lock
+        self.locks = locks
         self.interruptDisk = interruptDisk
         self.logger = logger
         endedPromise = loop.makePromise()

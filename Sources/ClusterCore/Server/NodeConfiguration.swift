@@ -84,6 +84,8 @@ public struct NodeConfiguration: Sendable {
     public var name = "default"
     /// Empty: `NAME.etcd` in the working directory.
     public var dataDirectory = ""
+    /// Of the log. Empty: below the data directory.
+    public var logDirectory = ""
     public var listenClientURLs = [NodeURL(host: "localhost", port: 2379)]
     public var advertiseClientURLs = [NodeURL(host: "localhost", port: 2379)]
     /// Ports for the HTTP endpoints alone; if there are any, `listenClientURLs` serve gRPC alone.
@@ -105,6 +107,16 @@ public struct NodeConfiguration: Sendable {
     public var bcryptCost = 10
     public var autoCompaction = AutoCompaction.off
     public var tls = NodeTLS()
+    /// A member that is its cluster's only voter leads at once instead of after an election timeout.
+    public var advancesFirstElection = true
+    /// Ports may be shared with sockets that allow it too. (SO_REUSEPORT)
+    public var sharesPorts = false
+    /// Verify every record of log and store before they are used.
+    public var checksFilesFirst = false
+    /// Applying what was committed at once may take so long; more is logged and counted.
+    public var slowApply = TimeSpan.milliseconds(100)
+    /// False: the store does not wait for the device. The log's part of it is the environment's disk.
+    public var syncsStore = true
     /// What clients may do to the node.
     public var clientBounds = ClientBounds()
     /// Timing, bounds and quota; name and client URLs are filled in by the node.
@@ -124,6 +136,12 @@ public struct NodeConfiguration: Sendable {
     }
 
     var effectiveDataDirectory: String { dataDirectory.isEmpty ? "\(name).etcd" : dataDirectory }
+    /// nil: below the data directory.
+    var separateLogDirectory: String? {
+        var directory = logDirectory
+        while directory.count > 1, directory.hasSuffix("/") { directory.removeLast() }
+        return directory.isEmpty || directory == MemberFiles.logDirectory(in: effectiveDataDirectory) ? nil : directory
+    }
 
     /// The members that the cluster starts with, by etcd's rules, and which of them this one is.
     func initialMembers() throws(NodeError) -> (members: [Member], own: MemberID) {
@@ -164,6 +182,9 @@ public struct NodeConfiguration: Sendable {
         guard options.raft.electionTimeout <= .seconds(50) else { throw .configuration("--election-timeout must be at most 50000 ms") }
         guard options.maxTxnOps > 0 else { throw .configuration("--max-txn-ops must be above 0") }
         guard options.maxRequestBytes > 0 else { throw .configuration("--max-request-bytes must be above 0") }
+        guard separateLogDirectory == nil || separateLogDirectory != effectiveDataDirectory else {
+            throw .configuration("--wal-dir must be a directory of its own, not --data-dir itself")
+        }
         if let url = listenClientHTTPURLs.first(where: { url in listenClientURLs.contains { $0.authority == url.authority } }) {
             throw .configuration("cannot bind both --listen-client-urls and --listen-client-http-urls on the same url \(url): give one of them another port")
         }

@@ -8,6 +8,7 @@ public final class NodeMetrics: Sendable {
     public let backendCommit = BucketHistogram(exponentialFrom: 0.001, factor: 2, count: 14)
     /// Where a request's time goes; measured while somebody observes the node.
     public let stages = StageTimes()
+    public let slowApplies = Atomic<UInt64>(0)
     public let walWriteBytes = Atomic<UInt64>(0)
     public let clientReceivedBytes = Atomic<UInt64>(0)
     public let clientSentBytes = Atomic<UInt64>(0)

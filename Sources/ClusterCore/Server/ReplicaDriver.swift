@@ -48,6 +48,9 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
     var backend: any Backend
     var sendToPeers: (([PeerMessage]) -> Void)!
     var sendSnapshot: ((MemberID) -> Void)!
+    /// A turn that applies something may take so long.
+    var slowApply = TimeSpan.milliseconds(100)
+    private var lastSlowApplyTold: Instant?
     /// Called on the loop for each note, with the time at which it happened.
     var observe: ((ReplicaNote, WallTime) -> Void)?
     /// Called on the loop once: the member cannot go on.
@@ -179,9 +182,12 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         let wall = clock.wall()
         let start = metrics.stages.now()
         if let start { meterArrivals(arrivals, events, at: start) }
+        let appliedBefore = replica.progress.applied
+        let began = SystemClock().now()
         for event in events { replica.handle(event, at: now, wall: wall, into: &effects) }
         if replica.nextDeadline <= now { replica.handle(.timer, at: now, wall: wall, into: &effects) }
         replica.flush(at: now, wall: wall, into: &effects)
+        noteSlowApply(since: began, from: appliedBefore)
         var isBusy = false
         if replica.hasBackgroundWork {
             replica.work(at: now, into: &effects)
@@ -203,6 +209,21 @@ final class ReplicaDriver: ReplicaPort, @unchecked Sendable {
         }
         if !waitingForTurn.isEmpty { waitingForTurn.removeAll { $0(self) } }
         if isBusy { scheduleTurn() }
+    }
+
+    /// The machine has no clock, and what else is in a turn is little: its time stands for that of applying.
+    private func noteSlowApply(since began: Instant, from before: LogIndex) {
+        let applied = replica.progress.applied
+        guard applied > before else { return }
+        let now = SystemClock().now()
+        guard now - began > slowApply else { return }
+        metrics.slowApplies.add(1, ordering: .relaxed)
+        // A member that is always slow would have nothing else in its log.
+        if let last = lastSlowApplyTold, now < last + .seconds(1) { return }
+        lastSlowApplyTold = now
+        logger.warning("applying took too long", metadata: [
+            "took": "\((now - began).milliseconds)ms", "expected-duration": "\(slowApply.milliseconds)ms", "entries": "\(before.distance(to: applied))",
+        ])
     }
 
     private func scheduleTurn() {

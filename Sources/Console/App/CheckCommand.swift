@@ -15,6 +15,7 @@ struct CheckCommand: ParsableCommand {
     )
 
     @Argument(help: ArgumentHelp("The node's data directory.", valueName: "data-dir")) var directory: String
+    @Option(name: .customLong("wal-dir"), help: "Where its log is, if it was moved. (default: where the node had it)") var walDir: String?
     @Flag(help: "Print the result as JSON.") var json = false
 
     func run() throws {
@@ -23,7 +24,7 @@ struct CheckCommand: ParsableCommand {
         let line = ProgressLine()
         let found: MemberInspection
         do throws(DataDirectoryCheck.Refusal) {
-            found = try DataDirectoryCheck.run(directory) { line.show("checking the \($0) \(Int($1 * 100)) %") }
+            found = try DataDirectoryCheck.run(directory, logDirectory: walDir.map { URL(fileURLWithPath: $0).standardizedFileURL.path }) { line.show("checking the \($0) \(Int($1 * 100)) %") }
         } catch {
             line.clear()
             throw CommandFailure(description: error.description, status: 2)
@@ -48,6 +49,8 @@ struct CheckReport: Encodable {
     var remedy: String?
     var cluster: String?
     var member: String?
+    /// Where the log is when it has a directory of its own.
+    var logDirectory: String?
     var segments: Int
     var firstEntry: UInt64?
     var lastEntry: UInt64?
@@ -69,6 +72,7 @@ struct CheckReport: Encodable {
         remedy = found.isSound ? nil : MemberInspection.remedy
         cluster = found.identity.map { "\($0.cluster)" }
         member = found.identity.map { "\($0.member)" }
+        logDirectory = found.logDirectory
         segments = found.segments
         firstEntry = found.entries?.lowerBound.rawValue
         lastEntry = found.entries?.upperBound.rawValue
@@ -97,6 +101,7 @@ struct CheckReport: Encodable {
         if let cluster, let member { lines.append("  member \(member) of cluster \(cluster)") }
         if segments > 0 {
             var line = "  log: \(segments == 1 ? "1 segment" : "\(segments) segments")"
+            if let logDirectory { line += " in \(logDirectory)" }
             if let firstEntry, let lastEntry { line += ", entries \(firstEntry) to \(lastEntry)" } else if sound { line += ", no entries" }
             if let term { line += ", term \(term)" }
             lines.append(line)

@@ -1,4 +1,3 @@
-import ArgumentParser
 import Base
 import Client
 import Foundation
@@ -11,27 +10,12 @@ struct DiscoveryOptions: Hashable, Sendable {
     var connection: ConnectionOptions
 }
 
-/// The flags of etcd 3.6.
-struct ServeDiscoveryFlags: ParsableArguments {
-    @Option(name: .customLong("discovery-token"), help: "Find the first members under this token at --discovery-endpoints.") var token: String?
-    @Option(name: .customLong("discovery-endpoints"), help: "The cluster where first members find each other, host:port separated by commas.") var endpoints: String?
-    @Option(name: .customLong("discovery-user"), help: ArgumentHelp("User there.", valueName: "name[:password]")) var user: String?
-    @Option(name: .customLong("discovery-password"), help: "Password there; --discovery-user then holds the name only.") var password: String?
-    @Option(name: .customLong("discovery-cacert"), help: ArgumentHelp("Verify it with this CA bundle.", valueName: "file")) var cacert: String?
-    @Option(name: .customLong("discovery-cert"), help: ArgumentHelp("Identify there with this certificate.", valueName: "file")) var cert: String?
-    @Option(name: .customLong("discovery-srv"), help: ArgumentHelp("Find the first members in the DNS.", valueName: "domain")) var domain: String?
-    @Option(name: .customLong("discovery-srv-name"), help: ArgumentHelp("A part of the service's name there.", valueName: "name")) var serviceName: String?
-    @Option(name: .customLong("discovery-srv-resolver"), help: ArgumentHelp("Ask this name server instead of the system's.", valueName: "address:port")) var resolver: String?
-    @Option(name: .customLong("discovery-key"), help: ArgumentHelp("The key of --discovery-cert.", valueName: "file")) var key: String?
-
+extension ServeSettings {
     /// nil: the DNS is not asked.
-    func records(environment: [String: String]) throws(CommandFailure) -> RecordDiscovery? {
-        func value(_ option: String?, _ flag: String) -> String? {
-            option ?? environment[ServeConfigFile.variable(flag)].flatMap { $0.isEmpty ? nil : $0 }
-        }
-        guard let domain = value(domain, "discovery-srv") else { return nil }
-        var discovery = RecordDiscovery(domain: domain, serviceName: value(serviceName, "discovery-srv-name") ?? "")
-        if let resolver = value(resolver, "discovery-srv-resolver") {
+    func recordDiscovery() throws(CommandFailure) -> RecordDiscovery? {
+        guard let domain = textIfAny("discovery-srv") else { return nil }
+        var discovery = RecordDiscovery(domain: domain, serviceName: text("discovery-srv-name"))
+        if let resolver = textIfAny("discovery-srv-resolver") {
             let parts = resolver.split(separator: ":")
             guard parts.count == 2, let port = Int(parts[1]), (1...65_535).contains(port) else {
                 throw CommandFailure(description: "--discovery-srv-resolver \(resolver): expected an IPv4 address and a port, as in 127.0.0.1:53", status: 64)
@@ -42,28 +26,25 @@ struct ServeDiscoveryFlags: ParsableArguments {
     }
 
     /// nil: there is none.
-    func options(environment: [String: String]) throws(CommandFailure) -> DiscoveryOptions? {
-        func value(_ option: String?, _ flag: String) -> String? {
-            option ?? environment[ServeConfigFile.variable(flag)].flatMap { $0.isEmpty ? nil : $0 }
-        }
+    func discovery() throws(CommandFailure) -> DiscoveryOptions? {
         func wrong(_ line: String) -> CommandFailure { CommandFailure(description: line, status: 64) }
-        let token = value(token, "discovery-token")
-        let endpoints = value(endpoints, "discovery-endpoints")
+        let token = textIfAny("discovery-token")
+        let endpoints = textIfAny("discovery-endpoints")
         guard (token == nil) == (endpoints == nil) else { throw wrong("both --discovery-token and --discovery-endpoints must be set") }
         guard let token, let endpoints else { return nil }
         let list = endpoints.split(separator: ",", omittingEmptySubsequences: false).map { $0.trimmingCharacters(in: .whitespaces) }
         guard list.allSatisfy({ !$0.isEmpty }) else { throw wrong("--discovery-endpoints must not contain empty endpoints") }
         var connection = ConnectionOptions(endpoints: list)
         do { for endpoint in list { try AttachCommand.check(endpoint) } } catch { throw wrong("--discovery-endpoints: \(error)") }
-        connection.certificateAuthority = value(cacert, "discovery-cacert")
-        connection.certificate = value(cert, "discovery-cert")
-        connection.key = value(key, "discovery-key")
+        connection.certificateAuthority = textIfAny("discovery-cacert")
+        connection.certificate = textIfAny("discovery-cert")
+        connection.key = textIfAny("discovery-key")
         connection.usesTLS = connection.certificateAuthority != nil || connection.certificate != nil
         guard (connection.certificate == nil) == (connection.key == nil) else { throw wrong("--discovery-cert and --discovery-key belong together") }
-        if let user = value(user, "discovery-user") {
+        if let user = textIfAny("discovery-user") {
             let parts = user.split(separator: ":", maxSplits: 1).map(String.init)
             connection.user = parts.first
-            connection.password = value(password, "discovery-password") ?? (parts.count == 2 ? parts[1] : "")
+            connection.password = textIfAny("discovery-password") ?? (parts.count == 2 ? parts[1] : "")
         }
         return DiscoveryOptions(token: token, connection: connection)
     }

@@ -1,13 +1,18 @@
 import Foundation
 import Logging
 
-/// Lines on their way to a file descriptor. Who logs never waits: a pipe that nobody reads, or a disk that stands still, costs lines and not the
+/// Lines on their way to a descriptor or a file. Who logs never waits: a pipe that nobody reads, or a disk that stands still, costs lines and not the
 /// node's service (incident 48, docs/incidents.md). What did not fit is counted, and told once there is room again.
 final class LogSink: @unchecked Sendable {
     // @unchecked: everything that changes is under the condition's lock.
     static let standardError = LogSink(descriptor: 2)
 
-    private let descriptor: Int32
+    private enum Target {
+        /// Shared with others, and perhaps a pipe.
+        case descriptor(Int32)
+        case file(LogFile)
+    }
+    private let target: Target
     private let limit: Int
     private let condition = NSCondition()
     private var waiting: [UInt8] = []
@@ -17,7 +22,12 @@ final class LogSink: @unchecked Sendable {
 
     /// - Parameter limit: bytes that may wait.
     init(descriptor: Int32, limit: Int = 1 << 20) {
-        self.descriptor = descriptor
+        target = .descriptor(descriptor)
+        self.limit = limit
+    }
+
+    init(file: LogFile, limit: Int = 1 << 20) {
+        target = .file(file)
         self.limit = limit
     }
 
@@ -61,11 +71,19 @@ final class LogSink: @unchecked Sendable {
                     dropped = 0
                 }
             }
-            bytes.withUnsafeBytes { write($0) }
+            bytes.withUnsafeBytes { bytes in
+                switch target {
+                case .descriptor(let descriptor): write(bytes, to: descriptor)
+                case .file(let file):
+                    // What a full disk did not take.
+                    let lost = bytes[file.write(bytes)...].count { $0 == UInt8(ascii: "\n") }
+                    if lost > 0 { condition.withLock { dropped += lost } }
+                }
+            }
         }
     }
 
-    private func write(_ bytes: UnsafeRawBufferPointer) {
+    private func write(_ bytes: UnsafeRawBufferPointer, to descriptor: Int32) {
         var rest = bytes[...]
         while !rest.isEmpty {
             let count = Foundation.write(descriptor, UnsafeRawBufferPointer(rebasing: rest).baseAddress, rest.count)
@@ -82,12 +100,16 @@ final class LogSink: @unchecked Sendable {
     }
 }
 
-/// One JSON object a line to standard error, with the keys that etcd's logs have: level, ts, msg, then the fields.
+/// One JSON object a line, with the keys that etcd's logs have: level, ts, msg, then the fields.
 struct JSONLogHandler: LogHandler {
     var metadata: Logger.Metadata = [:]
     var logLevel: Logger.Level
+    private let sinks: [LogSink]
 
-    init(level: Logger.Level) { logLevel = level }
+    init(level: Logger.Level, sinks: [LogSink]) {
+        logLevel = level
+        self.sinks = sinks
+    }
 
     subscript(metadataKey key: String) -> Logger.Metadata.Value? {
         get { metadata[key] }
@@ -108,7 +130,7 @@ struct JSONLogHandler: LogHandler {
             line += ",\(JSONLogHandler.quoted(key)):\(JSONLogHandler.quoted("\(value)"))"
         }
         line += "}\n"
-        LogSink.standardError.take(line)
+        for sink in sinks { sink.take(line) }
     }
 
     static func timestamp() -> String {

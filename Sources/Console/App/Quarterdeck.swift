@@ -19,7 +19,8 @@ struct Quarterdeck: ParsableCommand {
     /// Parses and runs. Errors are one line on standard error, and a status that is not 0: 64 for a bad command line, else 1.
     static func start() -> Never {
         do {
-            var command = try parseAsRoot(ServeTLSFlags.spelledOut(Array(CommandLine.arguments.dropFirst())))
+            let arguments = Array(CommandLine.arguments.dropFirst())
+            var command: any ParsableCommand = if let serve = ServeCommand.command(of: arguments) { serve } else { try parseAsRoot(arguments) }
             try command.run()
             Foundation.exit(0)
         } catch let failure as CommandFailure {

@@ -1,17 +1,18 @@
 import Foundation
 import Yams
 
-/// `--config-file`: etcd's YAML (JSON is YAML, too), as the variables that say the same. What is not in the file has its default.
+/// `--config-file`: etcd's YAML (JSON is YAML, too), by the flags that say the same. What is not in the file has its default.
 enum ServeConfigFile {
+    /// Empty for what has no value.
     /// - Throws: one line that names the file.
-    static func variables(_ path: String) throws(CommandFailure) -> [String: String] {
+    static func values(_ path: String) throws(CommandFailure) -> [String: String] {
         guard let data = FileManager.default.contents(atPath: path), let text = String(data: data, encoding: .utf8) else {
             throw CommandFailure(description: "--config-file \(path): cannot be read: does it exist, and may this user read it?", status: 1)
         }
-        return try variables(ofYAML: text, path: path)
+        return try values(ofYAML: text, path: path)
     }
 
-    static func variables(ofYAML text: String, path: String) throws(CommandFailure) -> [String: String] {
+    static func values(ofYAML text: String, path: String) throws(CommandFailure) -> [String: String] {
         func wrong(_ what: String) -> CommandFailure { CommandFailure(description: "--config-file \(path): \(what)", status: 1) }
         let root: Node?
         do { root = try Yams.compose(yaml: text) } catch {
@@ -19,7 +20,7 @@ enum ServeConfigFile {
         }
         guard let root, !isNull(root) else { return [:] }
         guard let settings = root.mapping else { throw wrong("expected lines of the form name: value") }
-        var variables: [String: String] = [:]
+        var values: [String: String] = [:]
         for (key, value) in settings {
             guard let name = key.scalar?.string else { throw wrong("a name that is no text") }
             if let prefix = sections[name] {
@@ -28,28 +29,28 @@ enum ServeConfigFile {
                 for (key, value) in section {
                     guard let inner = key.scalar?.string else { throw wrong("\(name): a name that is no text") }
                     guard let flag = flag(inner, in: prefix) else { continue }
-                    variables[variable(flag)] = try self.value(value, "\(name).\(inner)", wrong)
+                    values[flag] = try self.value(value, "\(name).\(inner)", wrong)
                 }
             } else {
-                variables[variable(name)] = try self.value(value, name, wrong)
+                // What nobody knows may look as it likes: it is told by its name.
+                values[name] = ServeFlags.byName[name] == nil ? "" : try self.value(value, name, wrong)
             }
         }
-        return variables
+        return values
     }
 
-    /// What the names in etcd's two sections begin with when they are flags.
-    private static let sections = ["client-transport-security": "", "peer-transport-security": "peer-"]
+    /// What the names in etcd's sections begin with when they are flags.
+    private static let sections = ["client-transport-security": "", "peer-transport-security": "peer-", "socket-options": "socket-"]
 
     /// nil: a name that is no flag.
     private static func flag(_ name: String, in prefix: String) -> String? {
         switch name {
         case "allowed-cn", "allowed-cns": prefix.isEmpty ? nil : "peer-cert-allowed-cn"
+        case "skip-client-san-verification": prefix.isEmpty ? nil : "experimental-peer-skip-client-san-verification"
         case "allowed-hostname", "allowed-hostnames": prefix.isEmpty ? "client-cert-allowed-hostname" : "peer-cert-allowed-hostname"
         default: prefix + name
         }
     }
-
-    static func variable(_ flag: String) -> String { "ETCD_" + flag.uppercased().replacingOccurrences(of: "-", with: "_") }
 
     /// Empty for nothing, which leaves the default. A list is what its members are with commas between.
     private static func value(_ node: Node, _ name: String, _ wrong: (String) -> CommandFailure) throws(CommandFailure) -> String {

@@ -6,6 +6,7 @@ import Logging
 import NIOConcurrencyHelpers
 import NIOCore
 import NIOPosix
+import PosixDisk
 import Replica
 import Server
 
@@ -17,11 +18,14 @@ enum ServeRunner {
         // Before anything starts a thread.
         let signals = SignalInbox.install()
         DescriptorLimit.raise()
-        defer { LogSink.standardError.flush(withinSeconds: 1) }
-        let console = try options.console.map { try SupervisingConsole($0, Self.configuration(options)) }
-        let level = Logger.Level(rawValue: options.logLevel == "warn" ? "warning" : options.logLevel) ?? .info
-        let logger = Logger(label: "quarterdeck") { _ in JSONLogHandler(level: level) }
+        if options.locksMemory { try MemoryLock.take() }
+        let sinks = try options.log.open()
+        defer { for sink in sinks { sink.flush(withinSeconds: 1) } }
+        let disk = PosixDisk(syncs: options.syncsDisk)
+        let console = try options.console.map { try SupervisingConsole($0, Self.configuration(options), disk) }
+        let logger = Logger(label: "quarterdeck") { _ in JSONLogHandler(level: options.log.level, sinks: sinks) }
         for warning in options.warnings { logger.warning("\(warning)") }
+        let manager = options.console == nil ? ServiceManager() : nil
         let replicaGroup = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         // Two loops for clients: one more than that only adds wake-ups on small machines, and the machine itself is one thread.
         let clientGroup = MultiThreadedEventLoopGroup(numberOfThreads: max(1, min(4, System.coreCount / 2)))
@@ -32,11 +36,21 @@ enum ServeRunner {
         if let console, wait(for: console.hasOrdered, or: signals) { return 130 }
         Task.detached {
             var environment = NodeEnvironment(clientGroup: clientGroup, replicaGroup: replicaGroup, logger: logger)
+            environment.disk = disk
             console?.faults.govern(&environment)
+            // A member is of use once it has heard of a leader: etcd's moment, too.
+            let isReady = NIOLockedValueBox(false)
+            environment.observe = { note, _ in
+                guard let manager, case .raft(.leaderChanged(let leader, _)) = note, leader != .none else { return }
+                if isReady.withLockedValue({ ready in
+                    defer { ready = true }
+                    return !ready
+                }) { manager.tell("READY=1") }
+            }
             do throws(NodeError) {
                 var configuration = configuration
                 // With data a member knows its cluster.
-                let isNew = !MemberFiles.hasLog(in: options.dataDirectory, disk: environment.disk)
+                let isNew = !MemberFiles.hasLog(in: options.dataDirectory, logDirectory: options.logDirectory, disk: environment.disk)
                 if let discovery = options.discovery, isNew { configuration.initialCluster = try await found(by: discovery, configuration, logger) }
                 if let records = options.records {
                     do throws(CommandFailure) {
@@ -71,6 +85,7 @@ enum ServeRunner {
         }
         if wait(for: ended, or: signals, or: console?.hasAskedToStop) {
             logger.info("stopping")
+            manager?.tell("STOPPING=1")
             let isAlone = console?.hasAskedToStop.isComplete != true
             Task.detached { await node.stop(handingOver: isAlone) }
             // A second signal ends the wait for a clean stop.
@@ -110,6 +125,7 @@ enum ServeRunner {
         var configuration = NodeConfiguration()
         configuration.name = options.name
         configuration.dataDirectory = options.dataDirectory
+        configuration.logDirectory = options.logDirectory ?? ""
         configuration.listenClientURLs = options.listenClientURLs.map(url)
         configuration.advertiseClientURLs = options.advertiseClientURLs.map(url)
         configuration.listenClientHTTPURLs = options.listenClientHTTPURLs.map(url)
@@ -136,6 +152,15 @@ enum ServeRunner {
         configuration.bcryptCost = options.bcryptCost
         configuration.autoCompaction = options.autoCompaction
         configuration.tls = options.tls
+        configuration.advancesFirstElection = options.advancesFirstElection
+        configuration.sharesPorts = options.sharesPorts
+        configuration.checksFilesFirst = options.checksFilesFirst
+        configuration.slowApply = options.slowApply
+        configuration.syncsStore = options.syncsDisk
+        configuration.options.raft.preVotes = options.preVotes
+        configuration.options.watchProgressInterval = options.watchProgressInterval
+        configuration.options.stateCheckInterval = options.stateCheckInterval
+        if !options.checkpointsLeases { configuration.options.leaseCheckpointInterval = .zero }
         options.clientLimits.apply(to: &configuration.clientBounds)
         return configuration
     }
@@ -150,10 +175,10 @@ private struct SupervisingConsole {
     let hasAskedToStop = Completion()
 
     /// - Throws: `ExitCode` when the console has ended already.
-    init(_ console: pid_t, _ configuration: NodeConfiguration) throws {
+    init(_ console: pid_t, _ configuration: NodeConfiguration, _ disk: PosixDisk) throws {
         guard Supervision.bind(to: console) else { throw ExitCode(137) }
         let urls = configuration.initialAdvertisePeerURLs.map(\.description)
-        let faults = NodeFaults(member: Identifiers.member(peerURLs: urls, token: configuration.initialClusterToken))
+        let faults = NodeFaults(member: Identifiers.member(peerURLs: urls, token: configuration.initialClusterToken), disk: disk)
         self.faults = faults
         Supervision.obey { [hasOrdered, hasAskedToStop] order in
             if let plan = order.plan { faults.obey(plan) }

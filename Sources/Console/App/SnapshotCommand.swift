@@ -105,6 +105,7 @@ extension SnapshotCommand {
         )
         @Argument(help: ArgumentHelp("The snapshot.", valueName: "file")) var file: String
         @Option(name: .customLong("data-dir"), help: "Where the data go; must be empty or not exist. (default: NAME.etcd)") var dataDir: String?
+        @Option(name: .customLong("wal-dir"), help: "Where the log goes; must be empty or not exist. (default: below the data directory)") var walDir: String?
         @Option(help: "Name of this member. (default: default)") var name = "default"
         @Option(name: .customLong("initial-cluster"), help: "All members of the new cluster, name=url separated by commas. (default: NAME=http://localhost:2380)") var initialCluster: String?
         @Option(name: .customLong("initial-cluster-token"), help: "Tells the new cluster from others.") var initialClusterToken = "etcd-cluster"
@@ -118,6 +119,7 @@ extension SnapshotCommand {
             var configuration = NodeConfiguration()
             configuration.name = name
             configuration.dataDirectory = dataDir ?? ""
+            if let walDir, !walDir.isEmpty { configuration.logDirectory = URL(fileURLWithPath: walDir).standardizedFileURL.path }
             configuration.initialClusterToken = initialClusterToken
             do {
                 configuration.initialAdvertisePeerURLs = try NodeURL.list(parsing: initialAdvertisePeerURLs)

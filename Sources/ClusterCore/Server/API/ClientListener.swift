@@ -33,13 +33,14 @@ public final class ClientListener: Sendable {
 
     /// Binds and serves. Connections are spread over the loops of `group`.
     /// - Parameter tls: nil: plaintext.
+    /// - Parameter sharesPort: other sockets that allow it too may listen there.
     /// - Parameter surface: what it serves.
     /// - Parameter access: who may use the HTTP endpoints.
     /// - Parameter counting: the listeners whose calls its metrics count besides its own.
     /// - Throws: NIO's `IOError` when the port cannot be bound (`EADDRINUSE`: somebody else has it).
-    public static func start(port: any ReplicaPort, group: any EventLoopGroup, host: String, tcpPort: Int, tls: TLSPort? = nil,
+    public static func start(port: any ReplicaPort, group: any EventLoopGroup, host: String, tcpPort: Int, tls: TLSPort? = nil, sharesPort: Bool = false,
                              bounds: ClientBounds = ClientBounds(), auth: AuthDesk = AuthDesk(), surface: ClientSurface = .all, access: HTTPAccess = HTTPAccess(),
-                             counting: [ClientListener] = [],                             logger: Logger) async throws -> ClientListener {
+                             counting: [ClientListener] = [], logger: Logger) async throws -> ClientListener {
         var eventLoops: [any EventLoop] = []
         for eventLoop in group.makeIterator() { eventLoops.append(eventLoop) }
         let numbers = LoopNumbers.take(eventLoops.count, of: port)
@@ -62,6 +63,7 @@ public final class ClientListener: Sendable {
         let bootstrap = ServerBootstrap(group: group)
             .serverChannelOption(.backlog, value: 1_024)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .serverChannelOption(.socketOption(.so_reuseport), value: sharesPort ? 1 : 0)
             .serverChannelInitializer(AcceptPause.add(logger))
             .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
             .noticingLostHosts()

@@ -81,12 +81,15 @@ final class PeerTransport: @unchecked Sendable {
     }
 
     /// Starts listening. Connections that arrive before `start` wait.
-    /// - Parameter tls: nil: plaintext.
-    func listen(host: String, port: Int, tls: TLSPort? = nil) -> EventLoopFuture<any Channel> {
+    /// - Parameters:
+    ///   - tls: nil: plaintext.
+    ///   - sharesPort: other sockets that allow it too may listen there.
+    func listen(host: String, port: Int, tls: TLSPort? = nil, sharesPort: Bool = false) -> EventLoopFuture<any Channel> {
         let acceptor = tls.map { TLSAcceptor($0, loop: loop, rejections: rejections) }
         return ServerBootstrap(group: loop)
             .serverChannelOption(.backlog, value: 128)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .serverChannelOption(.socketOption(.so_reuseport), value: sharesPort ? 1 : 0)
             .serverChannelInitializer(AcceptPause.add(logger))
             .childChannelOption(.socketOption(.tcp_nodelay), value: 1)
             .childChannelInitializer { channel in

@@ -46,14 +46,20 @@ public struct SnapshotRestore: Sendable {
         if try disk.exists(directory), !((try? disk.list(directory))?.isEmpty ?? false) {
             throw SnapshotError("data-dir \"\(directory)\" not empty or could not be read")
         }
+        let logDirectory = configuration.separateLogDirectory
+        guard logDirectory == nil || logDirectory != directory else { throw SnapshotError("--wal-dir must be a directory of its own, not --data-dir itself") }
+        if let logDirectory, try disk.exists(logDirectory), !((try? SnapshotRestore.isVacant(logDirectory, disk)) ?? false) {
+            throw SnapshotError("wal-dir \"\(logDirectory)\" not empty or could not be read")
+        }
         let file = try SnapshotFile(path: path)
         if !skipsHashCheck { try file.verifyHash(progress) }
 
         let isNew = try !disk.exists(directory)
+        let isLogNew = try logDirectory.map { directory throws(DiskError) in try !disk.exists(directory) } ?? false
         let work = directory + "/" + SnapshotRestore.workDirectory
         do {
             try disk.makeDirectory(work + "/member/store")
-            let outcome = try build(file, members, own, in: work, disk, progress)
+            let outcome = try build(file, members, own, in: work, logDirectory, disk, progress)
             // Under their own name only when whole: a member that starts finds everything or nothing.
             try disk.rename(work + "/member", to: directory + "/member")
             try disk.remove(work)
@@ -62,13 +68,17 @@ public struct SnapshotRestore: Sendable {
             return outcome
         } catch {
             SnapshotRestore.removeTree(isNew ? directory : work, disk)
+            if let logDirectory {
+                for name in (try? disk.list(logDirectory)) ?? [] where !SnapshotRestore.bystanders.contains(name) { try? disk.remove(logDirectory + "/" + name) }
+                if isLogNew { try? disk.remove(logDirectory) }
+            }
             if let fault = error as? BoltFault { throw SnapshotError("\(path): \(fault)") }
             throw error
         }
     }
 
-    private func build(_ file: SnapshotFile, _ members: [Member], _ own: MemberID, in work: String, _ disk: PosixDisk,
-                       _ progress: (SnapshotProgress) -> Void) throws -> Outcome {
+    private func build(_ file: SnapshotFile, _ members: [Member], _ own: MemberID, in work: String, _ logDirectory: String?,
+                       _ disk: PosixDisk, _ progress: (SnapshotProgress) -> Void) throws -> Outcome {
         let cluster = Identifiers.cluster(members: members.map(\.id))
         let reader = try BoltReader(file)
         // Room for what a large file becomes, and for the quota that its server will have at the least.
@@ -84,9 +94,10 @@ public struct SnapshotRestore: Sendable {
             }
         }
         try stores.sync()
-        let log = try WriteAheadLog.create(directory: work + "/member/log", disk: disk, identity: LogIdentity(cluster: cluster, member: own),
+        let log = try WriteAheadLog.create(directory: logDirectory ?? work + "/member/log", disk: disk, identity: LogIdentity(cluster: cluster, member: own),
                                            hardState: HardState(term: position.term, vote: members.map(\.id).min()!), start: position)
         log.close()
+        if let logDirectory { try MemberFiles.noteLogDirectory(logDirectory, in: work, disk: disk) }
         try disk.syncDirectory(work + "/member")
         return outcome
     }
@@ -158,6 +169,11 @@ public struct SnapshotRestore: Sendable {
         batch.changes += ReplicaState.bootstrap(members, applied: position, stateHash: stateHash).changes
         try commit()
     }
+
+    /// What may be in a directory for a log before there is one: the lock of a member before, and what the file system puts into its root.
+    private static let bystanders: Set<String> = ["LOCK", "lost+found"]
+
+    private static func isVacant(_ directory: String, _ disk: PosixDisk) throws -> Bool { try disk.list(directory).allSatisfy { bystanders.contains($0) } }
 
     private static func parent(of path: String) -> String {
         guard let slash = path.lastIndex(of: "/") else { return "." }
