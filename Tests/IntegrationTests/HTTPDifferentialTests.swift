@@ -167,12 +167,14 @@ extension Integration {
         static func normalised(_ answer: HTTPExchange.Answer) -> [String] {
             let looked = ["content-type", "access-control-allow-origin", "access-control-allow-methods", "access-control-allow-headers", "allow", "location", "x-content-type-options",
                           "grpc-metadata-content-type", "connection", "trailer", "www-authenticate"]
-            var (status, body) = (answer.status, normalised(body: answer.body))
+            var (status, headers, body) = (answer.status, answer.headers, normalised(body: answer.body))
             // Whether a stream's time ran out at etcd's gateway or behind it is a race within etcd.
             if body == #"{"error":{"grpc_code":2,"http_code":500,"message":"context deadline exceeded","http_status":"Internal Server Error"}}"# {
-                (status, body) = ("504 Gateway Timeout", #"{"error":"context deadline exceeded","code":4,"message":"context deadline exceeded"}"#)
+                status = status.replacingOccurrences(of: "500", with: "504").replacingOccurrences(of: "Internal Server Error", with: "Gateway Timeout")
+                headers["grpc-metadata-content-type"] = nil
+                body = #"{"error":"context deadline exceeded","code":4,"message":"context deadline exceeded"}"#
             }
-            return [status] + looked.map { "\($0): \(answer.headers[$0] ?? "")" } + [body]
+            return [status] + looked.map { "\($0): \(headers[$0] ?? "")" } + [body]
         }
 
         static func normalised(body text: String) -> String {

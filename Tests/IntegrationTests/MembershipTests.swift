@@ -285,7 +285,7 @@ extension Integration.MembershipTests {
             (#" *\b[0-9a-f]{10,16}\b"#, " ID"),
         ] { text = text.replacingOccurrences(of: pattern, with: replacement, options: .regularExpression) }
         // Which of two ids is lower is chance, and members are listed by them.
-        return text.replacingOccurrences(of: "},{", with: "}\n{").replacingOccurrences(of: "[{", with: "[\n{").replacingOccurrences(of: "}]", with: "}\n]")
+        return text.replacingOccurrences(of: #"="(n\d=[^",]*),(n\d=[^",]*)""#, with: "=\n$1\n$2", options: .regularExpression).replacingOccurrences(of: "},{", with: "}\n{").replacingOccurrences(of: "[{", with: "[\n{").replacingOccurrences(of: "}]", with: "}\n]")
             .split(separator: "\n").sorted().joined(separator: "\n")
     }
 }
