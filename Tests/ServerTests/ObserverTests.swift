@@ -338,8 +338,8 @@ private final class Observer: Sendable {
             let before = residentBytes()
             let rounds = 60
             let observed = try await pace(rounds)
-            // 1.2 million events would take several times this; what other tests do meanwhile counts too.
-            #expect(residentBytes() - before < 128 << 20)
+            // 1.2 million events would stay, and take more than this; what other tests hold meanwhile counts too, and goes.
+            #expect(await eventually(within: .seconds(20)) { residentBytes() - before < 192 << 20 }, "\(residentBytes() - before) bytes more")
             #expect(observed < alone * 3 + .milliseconds(5), "\(observed) with a stuck observer, \(alone) without")
             call.resume()
             var told = 0, missed = 0
