@@ -156,13 +156,13 @@ package final class LinkFlow: @unchecked Sendable {
     package func change(to new: LinkConditions) -> Bool {
         guard new != conditions else { return false }
         conditions = new
+        if new.cut == .losing {
+            if !held.isEmpty { hasLost = true }
+            drop()
+        }
         if isCut {
-            if new.cut == .losing {
-                if !held.isEmpty { hasLost = true }
-                drop()
-            }
+            // What is held waits for the end of the cut, not for its time.
             timer?.cancel()
-            timer = nil
             sinkHasRoom()
             return false
         }
